@@ -40,10 +40,9 @@ test: $(STAMP)  ## the tests, without those that take minutes
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(PYTEST) -m slow
 
-bench: $(STAMP)  ## the benchmarks; each prints JSON and writes it to benchmarks/results
-	@set -e; for script in benchmarks/[a-z]*.py; do \
-	    echo "== $$script" >&2; $(VENV)/bin/python "$$script"; \
-	done
+bench: $(STAMP)  ## the benchmarks, about an hour; BENCH_ASSETS=FOLDER takes real models
+	$(VENV)/bin/python benchmarks/engine.py $(if $(BENCH_ASSETS),--assets $(BENCH_ASSETS))
+	$(VENV)/bin/python benchmarks/plan_memory.py
 
 lint: $(STAMP)  ## ruff: format and rules, nothing is changed
 	$(VENV)/bin/ruff format --check .

@@ -13,7 +13,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from manifests.errors import InputError
 from manifests.gltf.limits import Limits
@@ -36,6 +36,13 @@ __all__ = [
 def _check(good: bool, name: str, found: Any, expected: str) -> None:
     if not good:
         raise InputError(f"--{name}: found {found}, expected {expected}")
+
+
+def _check_choice(config: Any, *names: str) -> None:
+    # The command line refuses other values by itself; a dataset.json of another version comes straight here.
+    for name in names:
+        choices = get_args(get_type_hints(type(config))[name])
+        _check(getattr(config, name) in choices, name.replace("_", "-"), getattr(config, name), f"one of {choices}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,17 @@ class CameraConfig:
         _check(self.views <= 100, "views", self.views, "at most 100, the two digits of a member's name")
         _check(8 <= self.size <= 8192, "size", self.size, "8 to 8192 pixels")
         _check(1 <= self.fov_y_deg <= 150, "fov-y-deg", self.fov_y_deg, "1 to 150 degrees")
-        _check(self.distance > 0.5, "distance", self.distance, "more than 0.5, outside the object's sphere")
+        _check(0.5 < self.distance < math.inf, "distance", self.distance, "more than 0.5, outside the object's sphere")
+        for name in ("front_azimuth_deg", "azimuth_jitter_deg", "azimuths_deg"):
+            found = getattr(self, name)
+            _check(
+                all(map(math.isfinite, found if isinstance(found, tuple) else (found,))),
+                name.replace("_", "-"),
+                found,
+                "finite degrees",
+            )
+        steep = [e for e in self.elevations_deg if not -90 <= e <= 90]
+        _check(not steep, "elevations-deg", steep, "-90 to 90")
         _check(
             len(self.azimuths_deg) == len(self.elevations_deg),
             "azimuths-deg, elevations-deg",
@@ -124,17 +141,19 @@ class MotionConfig:
         _check(self.min_motion >= 0, "min-motion", self.min_motion, "0 or more")
         _check(self.loop_tolerance >= 0, "loop-tolerance", self.loop_tolerance, "0 or more")
         _check(0 <= self.min_frame0_radius <= 0.5, "min-frame0-radius", self.min_frame0_radius, "0 to 0.5")
-        _check(self.given_scale > 0, "given-scale", self.given_scale, "more than 0")
+        _check(all(map(math.isfinite, self.given_center)), "given-center", self.given_center, "three finite numbers")
+        _check(0 < self.given_scale < math.inf, "given-scale", self.given_scale, "more than 0")
+        _check_choice(self, "normalization", "root_motion")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderConfig:
     """How an image is made. Cycles on the CPU: the same bits for any number of threads and processes."""
 
-    samples: int = 40
+    samples: int = 28
     """Paths a pixel."""
-    denoise: bool = False
-    """Run OpenImageDenoise; costs more than it gains above some 30 samples."""
+    denoise: bool = True
+    """Run OpenImageDenoise, guided by albedo and normals as they are; worth about 2 dB at 28 samples, at little cost."""
     adaptive: bool = False
     """Let Cycles stop early where it finds little noise."""
     bounces: int = 4
@@ -161,6 +180,7 @@ class RenderConfig:
         _check(0.01 <= self.filter_width_px <= 10, "filter-width-px", self.filter_width_px, "0.01 to 10")
         for name in ("bounces", "diffuse_bounces", "glossy_bounces", "transmission_bounces", "transparent_bounces"):
             _check(0 <= getattr(self, name) <= 1024, name.replace("_", "-"), getattr(self, name), "0 to 1024")
+        _check_choice(self, "lights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +203,15 @@ class PackConfig:
         """Split -> share, summing to 1, in the order given."""
         shares: dict[str, float] = {}
         for entry in self.splits.split(","):
-            name, _, share = entry.strip().partition(":")
+            name, _, text = entry.strip().partition(":")
             try:
-                shares[name] = float(share)
+                share = float(text)
             except ValueError:
-                shares[name] = math.nan
-            good = name.isidentifier() and name.islower() and shares[name] > 0
-            _check(
-                good, "splits", entry, "NAME:SHARE with a lower-case name and a share above 0, e.g. train:0.9,val:0.1"
-            )
+                share = math.nan
+            good = name.isidentifier() and name.islower() and name not in shares and 0 < share < math.inf
+            expected = "NAME:SHARE with a lower-case name, each once, and a share above 0, e.g. train:0.9,val:0.1"
+            _check(good, "splits", entry, expected)
+            shares[name] = share
         total = sum(shares.values())
         return {name: share / total for name, share in shares.items()}
 

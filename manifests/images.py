@@ -39,7 +39,7 @@ def encode_frame(rgba: np.ndarray, *, method: int = 4) -> bytes:
     if rgba[rgba[..., 3] == 0].any():
         raise InputError("frame: found colour where alpha is 0, expected 0 0 0 there; multiply RGB by (alpha > 0)")
     out = io.BytesIO()
-    Image.fromarray(rgba).save(out, "WEBP", lossless=True, exact=True, method=method, quality=100)
+    Image.fromarray(rgba).save(out, "WEBP", lossless=True, exact=True, method=method, quality=20)
     return out.getvalue()
 
 

@@ -63,8 +63,9 @@ def plan_windows(
         last = Window(index=1, start_s=begin, loops=1, time_scale=1.0, fps=fps, times_s=_times(begin + steps, end_s))
         return [first, last]
     if closes:
-        times = _times(start_s + np.mod(steps + _TOLERANCE_S / 10, length_s) - _TOLERANCE_S / 10, end_s, start_s)
-        loops = math.floor(span_s / length_s + 1e-9) + 1
+        slack_s = _TOLERANCE_S / 10  # the same for phase and count: a frame at the end is the start of the next loop
+        times = _times(start_s + np.mod(steps + slack_s, length_s) - slack_s, end_s, start_s)
+        loops = math.floor((span_s + slack_s) / length_s) + 1
         return [Window(index=0, start_s=start_s, loops=loops, time_scale=1.0, fps=fps, times_s=times)]
     if stretch:
         true_fps = (frames - 1) / length_s if frames > 1 else fps

@@ -7,6 +7,8 @@ by Ctrl-C. Rooms are imported when their command runs, so `mvv --help` needs non
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ __all__ = ["main"]
 
 Preset = Literal["mv-video", "demo", "eval-animate3d", "eval-3to4d"]
 _FLAT = arg(name="")
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # `mvv ... | head`
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        where, what = error.filename or "storage", os.strerror(error.errno)
+        text = f"{where}: found {what}, expected a place to write; free some space or mend the permissions"
+        _print(f"error: {text}", error=True)
         sys.exit(1)
 
 

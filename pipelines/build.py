@@ -8,6 +8,7 @@ parts) and pack (shards, committed), and at the end the tables are merged and th
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.config import BuildConfig, differences, to_dict
-from manifests.errors import DatasetError, Failed, InputError
+from manifests.errors import DatasetError, Failed, InputError, StorageError
 from manifests.finish import finish
 from manifests.publish import sweep, write_bytes
 from manifests.shards import clips_path, commit, index_path, read_shards, shard_path, split_of, write_clip_rows
@@ -39,13 +40,14 @@ from render.series import SERIES
 __all__ = ["RunOptions", "Summary", "build"]
 
 _WORK = ".build"
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How the work is run; nothing here changes a byte of the result."""
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Blender processes at a time; 0 runs in this process without Ray."""
     ray_address: str = ""
     """Address of a running Ray cluster, e.g. `auto` or `ray://head:10001`; empty starts an embedded one."""
@@ -108,12 +110,21 @@ def build(
         DatasetError: another driver is at work, or the folder holds something else.
         StorageError: the disk is full or refuses; nothing made is lost.
     """
-    folder = Path(out)
+    folder = Path(out).absolute()  # the render processes have working folders of their own
     work = folder / _WORK
-    if folder.exists() and not work.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: found other files, expected an empty folder or a dataset of this tool")
-    with Lock(work):
-        return _Build(folder, config, options, pose, progress or Progress()).run(source)
+    try:
+        if folder.exists() and not work.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder}: found other files, expected an empty folder or a dataset of this tool")
+        with Lock(work):
+            return _Build(folder, config, options, pose, progress or Progress()).run(source)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        where, what = error.filename or folder, os.strerror(error.errno)
+        raise StorageError(
+            f"{where}: found {what}, expected free space and the right to write; free some space or mend the "
+            "permissions, then repeat the same command"
+        ) from error
 
 
 class _Build:
@@ -152,6 +163,9 @@ class _Build:
             return {"config": self.values, "pose": self.pose, "tools": {}, "generations": [], "reopened": []}
         state = json.loads(path.read_bytes())
         changed = differences({**self.values, "pose": self.pose}, {**state["config"], "pose": state["pose"]})
+        if changed and not any(generation["planned"] for generation in state["generations"]):
+            shutil.rmtree(self.work / "probes", ignore_errors=True)  # nothing was made of the other config yet
+            return {**state, "config": self.values, "pose": self.pose, "generations": []}
         if changed:
             raise InputError(
                 f"{self.folder}: found a dataset of another config, expected the same; "
@@ -214,15 +228,16 @@ class _Build:
         mark_duplicates(new, {row["sha256"]: row["source"] for row in before if row["status"] == "accepted"})
         if not generations or generations[-1]["planned"]:
             generations.append({"planned": False})
+        write_rows(self._file("assets", len(generations) - 1), new, ASSETS)
+        self.state["sealed"] = False
+        self._write_state()
+        # A failed asset that is tried again has one row only. Last, so that a kill in between loses no row.
         names = {(row["source"], row["sha256"]) for row in new}
-        for path in self._tables("assets")[:-1]:  # a failed asset that is tried again has one row only
+        for path in self._tables("assets")[:-1]:
             rows = list(iter_rows(path, schema=ASSETS))
             kept = [row for row in rows if (row["source"], row["sha256"]) not in names]
             if len(kept) < len(rows):
                 write_rows(path, kept, ASSETS)
-        write_rows(self._file("assets", len(generations) - 1), new, ASSETS)
-        self.state["sealed"] = False
-        self._write_state()
 
     def _probe(self, number: int) -> None:
         """Fill the rows of a generation's assets, and `self.probes`."""
@@ -235,6 +250,8 @@ class _Build:
             if sha not in self.probes
         )
         for outcome in run_stage(self.pool, tasks, attempts=self._attempts) if waiting else ():
+            if len(rows) == 1 and outcome.rejected is not None and outcome.rejected.detail.startswith("--pose"):
+                raise InputError(outcome.rejected.detail)
             self._probed(waiting[outcome.task.name], outcome)
         for sha, row in waiting.items():
             if sha in self.probes:
@@ -380,7 +397,8 @@ class _Build:
             animation, clip = _find(entry["found"], row)
             planned = planned_sample(entry["asset"], animation, clip, self.config)
             place = staged[row["clip_id"]] = staging.of(planned)
-            if place.outcome() is not None:
+            outcome = place.outcome()
+            if outcome is not None and not (outcome["status"] == "failed" and self.options.retry_failed):
                 self.progress.advance()
                 continue
             arguments = {

@@ -25,7 +25,8 @@ __all__ = ["SUFFIXES", "asset_id", "assets_of", "mark_duplicates", "scan", "spdx
 SUFFIXES = (".glb", ".gltf")
 _UID = re.compile(r"[0-9a-f]{32}")
 _SPDX = re.compile(
-    r"\b(?:CC0|CC[- ]BY(?:[- ](?:NC|SA|ND)){0,2})(?:[- ]?[1-4]\.0)?\b|\bPublic Domain\b|\bMIT\b|\bApache-2\.0\b", re.I
+    r"\b(?:CC0|CC[- ]BY(?:[- ](?:NC|SA|ND)){0,2})(?:[- ]?[1-4]\.[05])?\b|\bPublic Domain\b|\bMIT\b|\bApache-2\.0\b",
+    re.I,
 )
 
 
@@ -80,13 +81,14 @@ def scan(
 
 
 def mark_duplicates(rows: Sequence[dict[str, Any]], taken: dict[str, str] | None = None) -> None:
-    """Reject all but the smallest source of the same bytes, in place.
+    """Reject all but the smallest source of the same bytes, in place; of different bytes, none share an id.
 
     Args:
         rows: of one intake.
         taken: sha256 -> source of assets that are in the dataset already; those stay.
     """
     first = dict(taken or {})
+    owner = {asset_id(Path(source).stem, sha256): sha256 for sha256, source in first.items()}
     for row in sorted(rows, key=lambda row: row["source"]):
         if row["status"] == "rejected" or not row["sha256"]:
             continue
@@ -97,6 +99,9 @@ def mark_duplicates(rows: Sequence[dict[str, Any]], taken: dict[str, str] | None
                 "reason": "duplicate-asset",
                 "detail": f"found the bytes of {keeper}, expected new content; nothing to do",
             }
+        elif owner.setdefault(row["asset_id"], row["sha256"]) != row["sha256"]:
+            # Two files named by the same Objaverse uid; an id is a key in tars, so it has one owner.
+            row["asset_id"] += f"-{row['sha256'][:10]}"
 
 
 def asset_id(stem: str, sha256: str) -> str:
@@ -117,17 +122,24 @@ def spdx(text: str) -> str:
     if found.startswith("CC0") or found == "PUBLIC-DOMAIN":
         return "CC0-1.0"
     if found.startswith("CC-BY"):
-        version = re.search(r"[1-4]\.0$", found)
+        version = re.search(r"[1-4]\.[05]$", found)
         return f"{found.removesuffix(version[0]).rstrip('-')}-{version[0]}" if version else f"{found}-4.0"
     return {"APACHE-2.0": "Apache-2.0"}.get(found, found)
 
 
 def _files(given: Path, suffixes: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """(file, source) below a path; the source is relative to it, with forward slashes."""
-    if given.is_file():
+    try:
+        is_file, is_folder = given.is_file(), given.is_dir()
+    except OSError as error:  # a folder above it is closed
+        raise InputError(
+            f"{given}: found {error.strerror}, expected a file or folder that can be read; mend its permissions or "
+            "leave it out"
+        ) from error
+    if is_file:
         yield given, given.name
         return
-    if not given.is_dir():
+    if not is_folder:
         raise InputError(f"{given}: found nothing, expected a file or a folder of {' and '.join(suffixes)}")
 
     def refuse(error: OSError) -> None:

@@ -77,9 +77,12 @@ class Lock:
 
     def _read(self) -> dict:
         try:
-            return json.loads(self._beat.read_text())
+            holder = json.loads(self._beat.read_text())
         except (OSError, ValueError):
             return {}
+        # A torn or foreign file is no sign of life.
+        whole = isinstance(holder, dict) and holder.keys() >= {"host", "pid"} and isinstance(holder.get("time"), float)
+        return holder if whole else {}
 
     def _held(self, holder: dict) -> DatasetError:
         who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"

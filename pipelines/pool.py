@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from manifests.errors import Failed, InputError, Rejected, StorageError
+from manifests.errors import Failed, InputError, MvvError, Rejected, StorageError
 from render.process import BlenderProcess, Isolation
 
 __all__ = ["InlinePool", "Outcome", "Pool", "RayPool", "Task", "Worker", "open_pool", "run_stage"]
@@ -59,7 +59,7 @@ class Worker:
 
                 return {"ok": write_shard(**arguments)}
             return {"ok": self._process.ask(method, **arguments)}
-        except (Rejected, Failed, StorageError) as error:
+        except MvvError as error:
             return {"error": error}
         except OSError as error:
             return {"error": StorageError(f"{error}; mend the storage, then repeat the same command")}

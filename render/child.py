@@ -57,6 +57,8 @@ def main() -> None:
     worker = _Worker(answers)
     for line in sys.stdin:
         request = json.loads(line)
+        os.ftruncate(2, 0)  # the log is that of this request
+        os.lseek(2, 0, os.SEEK_SET)
         try:
             result = getattr(worker, "do_" + request.pop("do"))(**request)
             _say(answers, ok=result, rss_mb=_rss_mb())
@@ -111,7 +113,9 @@ class _Worker:
         began = time.perf_counter()
         built = from_dict(config)
         poser = self._load(path, sample["asset_sha256"], built)
-        scene_key = (path, sample["asset_sha256"], json.dumps(config["render"], sort_keys=True), threads)
+        # Other lights are another scene, see `Scene.light`.
+        look = [config["render"], sample["render"]["lights"], sample["render"]["world"]]
+        scene_key = (path, sample["asset_sha256"], json.dumps(look, sort_keys=True), threads)
         scene = self._scene_of[1] if self._scene_of and self._scene_of[0] == scene_key else None
         self._scene_of = None  # a scene that an error leaves half posed is not used again
         scene = render_clip(

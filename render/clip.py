@@ -50,7 +50,7 @@ def render_clip(
         animation: which one poses it; None for the nodes at rest.
         offsets: (F, 3) root travel to take out, or empty.
         config: of the build.
-        scene: what the last clip of this asset left, or None.
+        scene: what the last clip of this asset left, under the same lights, or None.
         threads: of the renderer.
         folder: private temporary folder.
         out: series ("" for RGB, ``depth``, ``normals``) -> part to write; RGB is written last.
@@ -69,10 +69,9 @@ def render_clip(
             positions, normals = _posed(poser, sample, animation, offsets, frame)
             if scene is None:
                 scene = Scene(poser, positions, normals, config.render, threads=threads, folder=folder)
+                scene.light(render["lights"], render["world"])
             else:
                 scene.pose(positions, normals)
-            if frame == 0:
-                scene.light(render["lights"], render["world"])
             for view in range(num_views):
                 progress(f"frame {frame}")
                 camera = c2w[view] if c2w.ndim == 3 else c2w[view, frame]

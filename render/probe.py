@@ -22,6 +22,9 @@ from render.motion import Sweep, sweep
 __all__ = ["load", "normalization_of", "probe", "probe_still"]
 
 _ROUND = 9
+_PHASES = np.linspace(0.0, 1.0, 33)
+"""Where the animation as a whole is looked at; uneven, so that no short cycle meets every sample in the same pose."""
+_PHASES[1:-1] += 0.4 / 32 * np.modf(np.arange(1, 32) * 0.6180339887)[0]
 
 
 def load(path: str | Path, limits: Limits) -> Asset:
@@ -147,8 +150,8 @@ def _probe_animation(poser: Poser, index: int, entry: dict[str, Any], motion: Mo
     """Fills figures and clips of one animation's entry, or raises what it is rejected for."""
     start_s, end_s = entry["start_s"], entry["end_s"]
     remove = motion.root_motion == "remove"
-    whole = sweep(poser, index, np.linspace(start_s, end_s, max(2, min(motion.frames, 33))), remove_root=remove)
-    entry["motion"] = whole.figures((min(motion.frames, 33) - 1) / (end_s - start_s) if end_s > start_s else 0.0)
+    whole = sweep(poser, index, start_s + (end_s - start_s) * _PHASES, remove_root=remove)
+    entry["motion"] = whole.figures((len(_PHASES) - 1) / (end_s - start_s) if end_s > start_s else 0.0)
     if end_s <= start_s:
         raise Rejected("still-pose", f"all keys lie at {start_s:.4g} s, expected an interval")
     if whole.radius <= 0:
@@ -239,6 +242,10 @@ def _share_normalization(animations: list[dict[str, Any]], motion: MotionConfig)
                 "detail": f"frame 0 has radius {radius:.3g} in the asset's sphere of 0.5, expected at least "
                 f"{motion.min_frame0_radius:g}; lower --min-frame0-radius, or use --normalization clip",
             }
+    for entry in animations:
+        if entry["clips"] and all(clip["status"] == "rejected" for clip in entry["clips"]):
+            last = entry["clips"][-1]
+            entry |= {"status": "rejected", "reason": last["reason"], "detail": last["detail"], "clips": []}
 
 
 def _signature(poser: Poser, index: int, start_s: float, end_s: float) -> str:

@@ -102,7 +102,7 @@ def _install_system_packages() -> None:
     print(f"make setup: installing {' '.join(packages)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     _run(["apt-get", "update", "-q"], environment)
-    _run(line.split()[:1] + ["-q"] + line.split()[1:], environment)
+    _run([*line.split(), "-q"], environment)
     importlib.invalidate_caches()
     left = missing_packages(libraries)
     if left:
