@@ -1,6 +1,6 @@
 """Cameras of the contract and their conversions to the conventions of other projects.
 
-A camera is ``c2w`` (4x4, camera to world: x right, y up, looking down -z, as Blender and OpenGL have it) and ``K`` (3x3,
+A camera is ``c2w`` (4x4, camera to world: x right, y up, looking down -z, as in Blender and OpenGL) and ``K`` (3x3,
 pixels, pixel centres at +0.5, image y down), in normalised space (z up, object inside the sphere of radius 0.5).
 Azimuth is measured in the xy plane from +x towards +y, elevation from the xy plane up. Nothing here renders.
 """
@@ -122,7 +122,7 @@ def from_mvdream(camera: np.ndarray, distance: float, front_azimuth_deg: float =
 
 
 def to_animate3d(c2w: np.ndarray, front_azimuth_deg: float = 270.0) -> np.ndarray:
-    """c2w (4, 4) as Animate3D's optimisation has it: front at +x, object of radius 1 (ours: 0.5), distance 3 at our 1.5."""
+    """c2w (4, 4) as Animate3D's optimisation has it: front at +x, twice our scale (radius 1, distance 3 at our 1.5)."""
     turned = _about_z(-front_azimuth_deg) @ np.asarray(c2w, float)
     turned[:3, 3] *= 2.0
     return turned

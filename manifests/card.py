@@ -120,7 +120,8 @@ def _provenance(manifest: dict[str, Any]) -> str:
 
 def _about_pictures(key: str) -> bool:
     words = ("preset", "views", "frames", "fps", "size", "width", "height", "azimuth", "elevation", "fov", "distance")
-    return not key.startswith("limits.") and any(word in key for word in (*words, "samples", "lights", "camera", "normalization", "max_animations"))
+    words += ("samples", "lights", "camera", "normalization", "max_animations")
+    return not key.startswith("limits.") and any(word in key for word in words)
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -153,7 +153,7 @@ class RenderConfig:
     samples: int = 28
     """Paths a pixel."""
     denoise: bool = True
-    """Run OpenImageDenoise, guided by albedo and normals as they are; worth about 2 dB at 28 samples, at little cost."""
+    """Run OpenImageDenoise, guided by albedo and normals; worth 1 to 2 dB at 28 samples, at little cost."""
     adaptive: bool = False
     """Let Cycles stop early where it finds little noise."""
     bounces: int = 4

@@ -70,8 +70,8 @@ def light_rig(name: str, front_azimuth_deg: float, *key: object) -> tuple[dict[s
             draw = lambda low, high, what, i=i: round(uniform(low, high, *key, "sun", i, what), 4)  # noqa: E731
             color = tuple(draw(0.8, 1.0, channel) for channel in "rgb")
             suns.append(
-                (f"sun{i}", draw(-180, 180, "azimuth"), draw(5, 80, "elevation"), draw(1.0, 4.0, "energy") / count ** 0.5,
-                 draw(0.5, 15.0, "angle"), color)
+                (f"sun{i}", draw(-180, 180, "azimuth"), draw(5, 80, "elevation"),
+                 draw(1.0, 4.0, "energy") / count ** 0.5, draw(0.5, 15.0, "angle"), color)
             )  # fmt: skip
         sky = tuple(round(uniform(0.85, 1.0, *key, "sky", channel), 4) for channel in "rgb")
         strength = round(uniform(0.2, 0.6, *key, "sky"), 4)

@@ -1,7 +1,7 @@
 """Which part of an animation a clip shows (design 3.2): first and last window, loops, stretching.
 
 A window of F frames at a rate of fps spans (F - 1) / fps seconds. An animation's active interval is [first key, last
-key] over its channels, so dead lead time is skipped. MV-Video's rules are the special case F = 48, fps = 24: two to four
+key] over its channels, so dead lead time is skipped. MV-Video's rules are the case F = 48, fps = 24: two to four
 seconds give one clip, longer ones a clip from each end.
 """
 
@@ -74,8 +74,8 @@ def plan_windows(
         return [Window(index=0, start_s=start_s, loops=1, time_scale=scale, fps=true_fps, times_s=times)]
     raise Rejected(
         "too-short",
-        f"lasts {length_s:.4g} s and does not loop, expected at least {needed_s:.4g} s ({frames} frames at {fps:g} fps); "
-        "build with fewer frames or with --stretch",
+        f"lasts {length_s:.4g} s and does not loop, expected at least {needed_s:.4g} s ({frames} frames at {fps:g} "
+        "fps); build with fewer frames or with --stretch",
     )
 
 

@@ -307,8 +307,8 @@ def _build(assets: Path, out: Path, config: Any, options: RunOptions, pose: str)
     else:
         rate = summary.images / summary.seconds if summary.seconds else 0.0
         _print(
-            f"{out}: {counts['clips']} clips of {counts['models']} models, {counts['images']} images; this run rendered "
-            f"{summary.images} in {summary.seconds:.1f} s ({rate:.1f} images/s)"
+            f"{out}: {counts['clips']} clips of {counts['models']} models, {counts['images']} images; this run "
+            f"rendered {summary.images} in {summary.seconds:.1f} s ({rate:.1f} images/s)"
         )
     rows = {("rejected", reason): n for part in counts["rejected"].values() for reason, n in part.items()}
     rows |= {("failed", cause): n for cause, n in counts["failed"].items()}

@@ -221,8 +221,8 @@ class _Build:
         if planned and added and not self.options.append:
             names = ", ".join(row["source"] for row in added[:5])
             raise InputError(
-                f"{source}: found {len(added)} assets that are not in {self.folder} ({names}{' ...' * (len(added) > 5)}), "
-                "expected those of the first run; add them with --append"
+                f"{source}: found {len(added)} assets that are not in {self.folder} "
+                f"({names}{' ...' * (len(added) > 5)}), expected those of the first run; add them with --append"
             )
         before = (row for path in self._tables("assets")[: len(planned)] for row in iter_rows(path, schema=ASSETS))
         mark_duplicates(new, {row["sha256"]: row["source"] for row in before if row["status"] == "accepted"})

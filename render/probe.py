@@ -42,8 +42,8 @@ def probe(path: str | Path, config: BuildConfig) -> dict[str, Any]:
 
     Returns:
         ``sha256``, ``vertices``, ``triangles``, ``animations``: a list with index, name, duration_s, start_s, end_s,
-        channels (paths that are animated), status, reason, detail, motion (or {}), and ``clips``: window, normalization,
-        motion, status, reason, detail. JSON values only.
+        channels (paths that are animated), status, reason, detail, motion (or {}), and ``clips``: window,
+        normalization, motion, offsets, status, reason, detail. JSON values only.
 
     Raises:
         Rejected: the asset as a whole.

@@ -1,7 +1,7 @@
 """The parent's side of `render.child`: starts it, asks it, watches the clock and its memory, and ends it for good.
 
-Whatever happens inside becomes `Failed` with cause, phase and the last log lines, or `Rejected`. A process that broke is
-killed with its group and a fresh one is started for the next request; a healthy one is recycled by count and memory.
+Whatever happens inside becomes `Failed` with cause, phase and the last log lines, or `Rejected`. A process that broke
+is killed with its group and a fresh one is started for the next request; a healthy one is recycled by count and memory.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ class Scene:
         """What lies at the centre of each pixel, one exact ray each; glass counts, cut-out holes do not.
 
         Returns:
-            depth (height, width) float32 along the viewing axis, inf where nothing is; shading normals (height, width, 3)
-            float32 in normalised space, of unit length, towards the camera, 0 where nothing is.
+            depth (height, width) float32 along the viewing axis, inf where nothing is; shading normals (height,
+            width, 3) float32 in normalised space, of unit length, towards the camera, 0 where nothing is.
         """
         depth = np.full((height, width), np.inf, np.float32)
         normals = np.zeros((height, width, 3), np.float32)

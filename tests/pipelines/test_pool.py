@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import signal
 import threading
@@ -108,7 +109,7 @@ def test_workers_stay_with_their_asset():
     touched = [{name[0] for name in given} for given in pool.given.values()]
     assert touched[0].isdisjoint(touched[1])
     for given in pool.given.values():
-        changes = sum(a[0] != b[0] for a, b in zip(given, given[1:], strict=False))
+        changes = sum(a[0] != b[0] for a, b in itertools.pairwise(given))
         assert changes == len({name[0] for name in given}) - 1
 
 

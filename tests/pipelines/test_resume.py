@@ -144,6 +144,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(zoo, tmp_path, workers):
     assert leftovers(out) == []
 
 
+@pytest.mark.slow
 def test_terminate_ends_everything_too(zoo, tmp_path):
     # Oracle: process table and a repeat. SIGTERM is what a cluster sends first.
     assets, dataset = zoo

@@ -84,7 +84,7 @@ def main() -> None:
     scale = 0.5 / np.linalg.norm(every - center, axis=1).max()
     points = [((part - center) * scale).astype(np.float32) for part in points]
     normals = [None if part is None else part[0] for part in poser.normals(0, time)]
-    config = dataclasses.replace(PRESETS["demo"].render, samples=8)
+    config = dataclasses.replace(PRESETS["demo"].render, samples=8, denoise=False)
     scene = scenes.Scene(poser, points, normals, config, threads=1, folder=folder)
     scene.light(*light_rig("studio-1", 270.0))
     K = intrinsics(40.0, SIZE, SIZE)
