@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 Preset = Literal["mv-video", "demo", "eval-animate3d", "eval-3to4d"]
 _FLAT = arg(name="")
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True, kw_only=True)

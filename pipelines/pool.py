@@ -183,6 +183,10 @@ class RayPool(Pool):
         return self._ray.get([actor.pids.remote() for actor in self._actors if actor is not None])
 
     def close(self) -> None:
+        busy = set(self._flying.values())
+        idle = [actor for slot, actor in enumerate(self._actors) if actor is not None and slot not in busy]
+        with contextlib.suppress(Exception):  # a worker that ends in peace takes its temporary folder with it
+            self._ray.wait([actor.close.remote() for actor in idle], num_returns=len(idle), timeout=5.0)
         for actor in filter(None, self._actors):
             with contextlib.suppress(Exception):  # whatever state it is in, it has to go
                 self._ray.kill(actor)

@@ -7,6 +7,7 @@ is killed with its group and a fresh one is started for the next request; a heal
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from manifests.errors import Failed, InputError, Rejected, StorageError
 
@@ -70,6 +71,7 @@ class BlenderProcess:
         self._isolation = isolation
         self._child: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._guard: TextIO | None = None
         self._requests = 0
         self.offline = False
         """Whether the child has no network; known after the first request."""
@@ -150,6 +152,9 @@ class BlenderProcess:
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            if self._guard is not None:
+                self._guard.close()
+                self._guard = None
 
     # -- the child ------------------------------------------------------------------------------------------------
 
@@ -161,6 +166,8 @@ class BlenderProcess:
         # Frames pass through this folder, so memory is the better place for it.
         parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        self._guard = open(self._folder / "guard", "w")  # noqa: SIM115 (held as long as the folder is)
+        fcntl.flock(self._guard, fcntl.LOCK_EX)
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= dict.fromkeys(("HOME", "TMPDIR", "XDG_RUNTIME_DIR"), str(self._folder))
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {"LANG": "C.UTF-8"}
@@ -224,9 +231,7 @@ def _sweep_folders() -> None:
     """Remove folders that killed parents left behind."""
     for parent in {"/dev/shm", tempfile.gettempdir()}:
         for folder in Path(parent).glob(f"{_PREFIX}*"):
-            pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-            with contextlib.suppress(OSError):
-                # An hour, because a folder shared between containers shows processes that this one cannot see.
-                old = time.time() - folder.stat().st_mtime > 3600
-                if old and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                    shutil.rmtree(folder, ignore_errors=True)
+            # The owner holds a lock until it dies, which is seen across containers too, where its pid is not.
+            with contextlib.suppress(OSError), open(folder / "guard") as guard:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)

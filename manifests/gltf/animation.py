@@ -92,6 +92,9 @@ def _channel(
     return Channel(node, path, times, values.reshape(shape), interpolation)
 
 
+STEP_SLACK_S = 2e-6
+
+
 def locate(times: np.ndarray, at_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where times fall among keys.
 
@@ -128,7 +131,9 @@ def slerp(start: np.ndarray, end: np.ndarray, phase: np.ndarray) -> np.ndarray:
 
 def sample(channel: Channel, at_s: np.ndarray) -> np.ndarray:
     """Values (F, D) of a channel at times (F,) in seconds; rotations are unit quaternions xyzw."""
-    left, right, phase = locate(channel.times, at_s)
+    # A step asked for at a key's time shows that key, though one of the two was rounded (to float32, to microseconds).
+    slack_s = STEP_SLACK_S if channel.interpolation == "STEP" else 0.0
+    left, right, phase = locate(channel.times, at_s + slack_s)
     if channel.interpolation == "CUBICSPLINE":
         value = _spline(channel, left, right, phase)
         return unit_quaternions(value) if channel.path == "rotation" else value

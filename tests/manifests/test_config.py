@@ -189,7 +189,7 @@ def test_differences_read_like_a_sentence():
 
 @pytest.mark.parametrize("spoil", [
     lambda d: d.update(unknown=1), lambda d: d.pop("camera"), lambda d: d["camera"].update(unknown=1),
-    lambda d: d.update(camera=3), lambda d: d["motion"].update(fps="fast"), lambda d: d["motion"].update(root_motion="x"),
+    lambda d: d.update(camera=3), lambda d: d["motion"].update(fps="fast"), lambda d: d["render"].update(lights="x"),
 ])  # fmt: skip
 def test_a_config_of_another_version_is_refused(spoil):
     # Oracle: InputError and no other, whatever is wrong.

@@ -261,26 +261,19 @@ def test_the_child_dies_with_its_parent(asset, planned, tmp_path):
         assert alive(int(pid))
         parent.kill()
     assert gone_within(int(pid))
-    for path in Path(folder).iterdir():  # what a killed parent leaves is swept an hour later
-        path.unlink()
-    Path(folder).rmdir()
+    with BlenderProcess() as process:  # the next one sweeps what a killed parent left
+        process.ask("identify", path=str(asset))
+        assert not Path(folder).exists()
 
 
-def test_folders_of_killed_parents_are_swept_after_an_hour(asset):
-    # Oracle: a folder of a process that does not exist, old and new, and one of this process.
-    dead = 2**22 - 3
-    made = {age: Path(tempfile.mkdtemp(prefix=f"mvv-render-{dead}-")) for age in (0, 4000)}
-    mine = Path(tempfile.mkdtemp(prefix=f"mvv-render-{os.getpid()}-"))
-    try:
-        os.utime(made[4000], (time.time() - 4000,) * 2)
-        os.utime(mine, (time.time() - 4000,) * 2)
-        with BlenderProcess() as process:
-            process.ask("identify", path=str(asset))
-        assert [made[0].exists(), made[4000].exists(), mine.exists()] == [True, False, True]
-    finally:
-        for path in (*made.values(), mine):
-            if path.exists():
-                path.rmdir()
+def test_the_folder_of_a_living_owner_is_not_swept(asset):
+    # Oracle: the folder of another process that is at work.
+    with BlenderProcess() as first, BlenderProcess() as second:
+        first.ask("identify", path=str(asset))
+        folder = first._folder
+        second.ask("identify", path=str(asset))
+        assert folder.exists()
+        first.ask("identify", path=str(asset))
 
 
 def test_storage_that_refuses_is_an_error_of_its_own(asset, planned, tmp_path):
