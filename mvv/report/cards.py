@@ -110,6 +110,7 @@ def cameras_of(sample: dict[str, Any]) -> Cameras:
 
 
 def shape_text(row: dict[str, Any]) -> str:
+    """Views, frames, rate and size of a clip's row, in words."""
     still = row["frames"] == 1
     time = "one frame" if still else f"{row['frames']} frames at {row['fps']:g} fps"
     return f"{plural(row['views'], 'view')} × {time}, {row['width']}\u00a0×\u00a0{row['height']} pixels"

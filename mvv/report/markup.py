@@ -16,7 +16,7 @@ from typing import Any
 
 from manifests.text import well_formed
 
-__all__ = ["Html", "element", "fill", "join", "script_json", "template"]
+__all__ = ["Html", "element", "escape", "fill", "join", "script_json", "template"]
 
 
 class Html(str):

@@ -34,6 +34,7 @@ def numbers(facts: Facts) -> Html:
 
 
 def sections(dataset: Dataset, facts: Facts, cameras: Sequence[Cameras]) -> Html:
+    """Everything below the gallery: cameras, motion, licences, what was refused, what failed, timings, provenance."""
     parts = [_camera_section(cameras), _motion_section(facts), _licence_section(facts), _refused_section(facts)]
     return join([*parts, _failed_section(facts), _timing_section(facts), _about_section(dataset)])
 

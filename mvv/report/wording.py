@@ -12,6 +12,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def size_text(size: int) -> str:
+    """Bytes in the largest unit that leaves at least one."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -20,6 +21,7 @@ def size_text(size: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -18,6 +18,7 @@ from .draw import linear
 
 __all__ = [
     "Mesh",
+    "beside",
     "box",
     "capsule",
     "cylinder",

@@ -77,7 +77,7 @@ def ball(draw: Draw) -> Assembly:
     a.node("Ball")
     a.node("Squash", "Ball", (0, -1, 0))
     a.node("Sphere", "Squash", (0, 1, 0), turn=(0, 0, draw.uniform("lean", 0, 40)), parts=[(sphere(1.0, 36), skin)])
-    high = draw.uniform("high", 2.2, 3.2)
+    high = draw.uniform("high", 1.0, 1.3)  # higher, and the ball would be a dot in its clip
 
     def squashed(flat: float) -> tuple[float, float, float]:
         side = 1 / np.sqrt(1 - flat)

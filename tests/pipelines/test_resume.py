@@ -121,7 +121,7 @@ def test_killed_driver_takes_ray_and_blender_with_it(zoo, tmp_path, monkeypatch)
     assert leftovers(out) == []
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(zoo, tmp_path, workers):
     # Oracle: exit code, text, process table; and the undisturbed run after a repeat. As a terminal does, the signal
     # goes to the whole process group.
