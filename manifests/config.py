@@ -150,10 +150,10 @@ class MotionConfig:
 class RenderConfig:
     """How an image is made. Cycles on the CPU: the same bits for any number of threads and processes."""
 
-    samples: int = 28
+    samples: int = 32
     """Paths a pixel."""
     denoise: bool = True
-    """Run OpenImageDenoise, guided by albedo and normals; worth 1 to 2 dB at 28 samples, at little cost."""
+    """Run OpenImageDenoise, guided by albedo and normals; worth 1 to 2 dB at 32 samples, at little cost."""
     adaptive: bool = False
     """Let Cycles stop early where it finds little noise."""
     bounces: int = 4

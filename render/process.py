@@ -56,12 +56,13 @@ class Isolation:
         for name in ("start_s", "import_s", "probe_s", "frame_s"):
             if getattr(self, name) <= 0:
                 raise InputError(f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected seconds above 0")
-        if self.memory_mb < 1024:
-            raise InputError(f"--memory-mb: found {self.memory_mb}, expected at least 1024; Blender alone needs that")
+        if self.memory_mb < 1536:
+            raise InputError(f"--memory-mb: found {self.memory_mb}, expected at least 1536; Blender alone needs that")
 
     def deadline_s(self, phase: str) -> float:
         """Of a phase as the child names it: start, import, probe, ``frame N``, write."""
-        return getattr(self, f"{phase.split()[0]}_s", self.frame_s)
+        named = "start" if phase == "versions" else phase.split()[0]
+        return getattr(self, f"{named}_s", self.frame_s)
 
 
 class BlenderProcess:

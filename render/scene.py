@@ -67,7 +67,7 @@ class Scene:
         self._scene = bpy.context.scene
         self._meshes = [self._mesh(index, part.num_vertices) for index, part in enumerate(poser.parts)]
         self._smooth = [normal is not None for normal in normals]
-        self._shown = [points.copy() for points in positions]
+        self._shown, self._shaded = [points.copy() for points in positions], list(normals)
         self._points = np.concatenate(positions)
         self._make_camera()
         self._make_settings(threads)
@@ -77,9 +77,10 @@ class Scene:
     def pose(self, positions: list[np.ndarray], normals: list[np.ndarray | None]) -> None:
         """Move the surface; parts that did not move cost nothing."""
         for index, (mesh, points) in enumerate(zip(self._meshes, positions, strict=True)):
-            if np.array_equal(points, self._shown[index]):
+            same = np.array_equal(points, self._shown[index])
+            if same and (normals[index] is None or np.array_equal(normals[index], self._shaded[index])):
                 continue
-            self._shown[index] = points.copy()
+            self._shown[index], self._shaded[index] = points.copy(), normals[index]
             mesh.vertices.foreach_set("co", np.ascontiguousarray(points, np.float32).ravel())
             if self._smooth[index]:
                 mesh.normals_split_custom_set_from_vertices(normals[index])
