@@ -349,7 +349,8 @@ def test_failed_asset_is_a_row_and_can_be_tried_again(tmp_path):
     rows = {row["source"]: row for row in Dataset.open(out).assets()}
     failed = [row for row in rows.values() if row["status"] == "failed"]
     assert len(failed) == summary.counts["assets"].get("failed", 0) >= 1
-    assert all((row["reason"], row["detail"][:5]) == ("crash", "probe") for row in failed)
+    # Killed while it starts or while it probes, whichever the killer met.
+    assert all(row["reason"] == "crash" and row["detail"][:5] in ("start", "probe") for row in failed)
     assert verify(out) == []
     assert inline(assets, out).finished_before
     summary = inline(assets, out, retry_failed=True)
