@@ -13,7 +13,20 @@ Messages read ``<where>: found <value>, expected <rule>; <what to do>``. Batch j
 
 from __future__ import annotations
 
-__all__ = ["CAUSES", "REASONS", "DatasetError", "Failed", "InputError", "MvvError", "Rejected", "StorageError"]
+import errno
+import os
+
+__all__ = [
+    "CAUSES",
+    "REASONS",
+    "DatasetError",
+    "Failed",
+    "InputError",
+    "MvvError",
+    "Rejected",
+    "StorageError",
+    "refusal",
+]
 
 REASONS: dict[str, str] = {
     # the file
@@ -38,6 +51,7 @@ REASONS: dict[str, str] = {
     "texture-too-large": "an image has more pixels than the limit allows",
     "no-mesh": "the default scene shows no triangle",
     "no-animation": "the file has no animation",
+    "no-such-pose": "the file has no animation of the name that a still's pose asks for",
     "duplicate-asset": "the same bytes are already there under a smaller source",
     # the animation
     "still-pose": "the animation has a single key time; it is a pose, not a motion",
@@ -75,6 +89,21 @@ class StorageError(MvvError):
 
 class DatasetError(MvvError):
     """A dataset on disk does not agree with itself or with this request."""
+
+
+_REFUSALS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
+)
+
+
+def refusal(error: OSError) -> StorageError | None:
+    """What an operating-system error means for the user where storage refuses; None where it is a bug of ours."""
+    if error.errno not in _REFUSALS:
+        return None
+    return StorageError(
+        f"{error.filename or 'storage'}: found {os.strerror(error.errno)}, expected free space and the right to write; "
+        "free some space or mend the permissions, then repeat the same command"
+    )
 
 
 class Rejected(MvvError):

@@ -7,8 +7,6 @@ by Ctrl-C. Rooms are imported when their command runs, so `mvv --help` needs non
 from __future__ import annotations
 
 import dataclasses
-import errno
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from manifests.config import CameraConfig, MotionConfig, PackConfig, RenderConfig, preset
-from manifests.errors import InputError, MvvError
+from manifests.errors import InputError, MvvError, refusal
 from manifests.gltf.limits import Limits
 from pipelines.build import RunOptions
 
@@ -29,7 +27,6 @@ __all__ = ["main"]
 
 Preset = Literal["mv-video", "demo", "eval-animate3d", "eval-3to4d"]
 _FLAT = arg(name="")
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,11 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _STORAGE:
+        told = refusal(error)
+        if told is None:
             raise
-        where, what = error.filename or "storage", os.strerror(error.errno)
-        text = f"{where}: found {what}, expected a place to write; free some space or mend the permissions"
-        _print(f"error: {text}", error=True)
+        _print(f"error: {told}", error=True)
         sys.exit(1)
 
 

@@ -8,7 +8,6 @@ parts) and pack (shards, committed), and at the end the tables are merged and th
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -21,12 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from manifests.config import BuildConfig, differences, to_dict
-from manifests.errors import DatasetError, Failed, InputError, StorageError
+from manifests.errors import DatasetError, Failed, InputError, refusal
 from manifests.finish import finish
 from manifests.publish import sweep, write_bytes
-from manifests.shards import clips_path, commit, index_path, read_shards, shard_path, split_of, write_clip_rows
-from manifests.tables import ASSETS, CLIPS, empty_row, facts_of_sample, iter_rows, write_rows
-from manifests.tar import read_at
+from manifests.shards import (
+    clips_path,
+    commit,
+    index_path,
+    read_shards,
+    shard_path,
+    split_of,
+    write_clip_rows,
+    write_shard,
+)
+from manifests.tables import ASSETS, CLIPS, INDEX, empty_row, facts_of_sample, iter_rows, write_rows
+from manifests.tar import BLOCK, IndexRow, padded, read_at
 from pipelines.intake import SUFFIXES, assets_of, mark_duplicates, scan
 from pipelines.lock import Lock
 from pipelines.plan import Probes, draw_animations, plan_clips, rejected_rows, waves
@@ -40,7 +48,6 @@ from render.series import SERIES
 __all__ = ["RunOptions", "Summary", "build"]
 
 _WORK = ".build"
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +125,10 @@ def build(
         with Lock(work):
             return _Build(folder, config, options, pose, progress or Progress()).run(source)
     except OSError as error:
-        if error.errno not in _STORAGE:
+        told = refusal(error)
+        if told is None:
             raise
-        where, what = error.filename or folder, os.strerror(error.errno)
-        raise StorageError(
-            f"{where}: found {what}, expected free space and the right to write; free some space or mend the "
-            "permissions, then repeat the same command"
-        ) from error
+        raise told from error
 
 
 class _Build:
@@ -250,7 +254,7 @@ class _Build:
             if sha not in self.probes
         )
         for outcome in run_stage(self.pool, tasks, attempts=self._attempts) if waiting else ():
-            if len(rows) == 1 and outcome.rejected is not None and outcome.rejected.detail.startswith("--pose"):
+            if len(rows) == 1 and outcome.rejected is not None and outcome.rejected.reason == "no-such-pose":
                 raise InputError(outcome.rejected.detail)
             self._probed(waiting[outcome.task.name], outcome)
         for sha, row in waiting.items():
@@ -307,8 +311,7 @@ class _Build:
         self.state["sealed"] = False
         self._check_tools()
         self._write_state()
-        identity = {"render": self.values["render"], "webp": self.config.pack.webp_method, "tools": self.state["tools"]}
-        staging = Staging(self.work / "staging", identity, self.series)
+        staging = self._staging()
         self.progress.stage("render", sum(todo))
         for path in plans:
             for wave in waves(path, committed):
@@ -461,8 +464,7 @@ class _Build:
     def _reopen_failed(self) -> None:
         """Shards with failed clips are written anew; their good clips are copied out of the tar, not rendered."""
         reopened = set(self.state["reopened"])
-        identity = {"render": self.values["render"], "webp": self.config.pack.webp_method, "tools": self.state["tools"]}
-        staging = Staging(self.work / "staging", identity, self.series)
+        staging = self._staging()
         for shard in sorted(self._committed()):
             rows = list(iter_rows(clips_path(self.folder, shard), schema=CLIPS))
             if not any(row["status"] == "failed" for row in rows):
@@ -496,6 +498,11 @@ class _Build:
         self._write_state()
         return manifest
 
+    def _staging(self) -> Staging:
+        """Where clips wait to be packed; the tools have to be known."""
+        identity = {"render": self.values["render"], "webp": self.config.pack.webp_method, "tools": self.state["tools"]}
+        return Staging(self.work / "staging", identity, self.series)
+
     @property
     def _attempts(self) -> int:
         return 1 if self.options.accept_failures else self.options.attempts
@@ -518,9 +525,6 @@ def _sizes(plan: Path, committed: set[str]) -> Iterator[int]:
 
 def _copy_out(folder: Path, shard: str, row: dict[str, Any], place: Staged) -> None:
     """Stage a clip's members as they lie in a tar."""
-    from manifests.tables import INDEX
-    from manifests.tar import BLOCK, IndexRow, padded
-
     for series in ("", *place.series):
         rows = iter_rows(index_path(folder, shard, series), schema=INDEX)
         index = next(IndexRow.from_row(entry) for entry in rows if entry["clip_id"] == row["clip_id"])
@@ -532,6 +536,4 @@ def _copy_out(folder: Path, shard: str, row: dict[str, Any], place: Staged) -> N
 
 
 def _empty_shard(folder: Path, shard: str, series: str) -> dict[str, Any]:
-    from manifests.shards import write_shard
-
     return write_shard(folder, shard, [], series=series)

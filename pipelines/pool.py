@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from manifests.errors import Failed, InputError, MvvError, Rejected, StorageError
+from manifests.errors import Failed, InputError, MvvError, Rejected, refusal
 from render.process import BlenderProcess, Isolation
 
 __all__ = ["InlinePool", "Outcome", "Pool", "RayPool", "Task", "Worker", "open_pool", "run_stage"]
@@ -62,7 +63,10 @@ class Worker:
         except MvvError as error:
             return {"error": error}
         except OSError as error:
-            return {"error": StorageError(f"{error}; mend the storage, then repeat the same command")}
+            told = refusal(error)
+            if told is None:
+                raise
+            return {"error": told}
 
     def close(self) -> None:
         self._process.close()
@@ -72,22 +76,22 @@ class Worker:
         return os.getpid(), self._process.pid
 
 
-class Pool:
+class Pool(ABC):
     """`submit` up to `size` tasks, then `wait` for any of them."""
 
     size: int
 
+    @abstractmethod
     def submit(self, slot: int, task: Task) -> None:
         """Start a task on an idle worker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self, timeout_s: float) -> Iterator[tuple[int, dict[str, Any]]]:
         """(slot, answer) of workers that have finished."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """End the workers and their processes."""
-        raise NotImplementedError
 
     def __enter__(self) -> Pool:
         return self

@@ -8,7 +8,6 @@ library is imported until then. Started as ``python -I -m render.child PARENT_PI
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import resource
@@ -22,7 +21,6 @@ from typing import Any, TextIO
 __all__ = ["main", "shut_in"]
 
 _PR_SET_PDEATHSIG = 1
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 
@@ -52,7 +50,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     _say(answers, ready=True, offline=offline)
-    from manifests.errors import Rejected
+    from manifests.errors import Rejected, refusal
 
     worker = _Worker(answers)
     for line in sys.stdin:
@@ -66,7 +64,10 @@ def main() -> None:
             _say(answers, rejected=[rejected.reason, rejected.detail])
         except OSError as error:
             traceback.print_exc()
-            _say(answers, error=f"{type(error).__name__}: {error}", cause="error", storage=error.errno in _STORAGE)
+            told = refusal(error)
+            _say(
+                answers, error=str(told or f"{type(error).__name__}: {error}"), cause="error", storage=told is not None
+            )
         except Exception as error:
             traceback.print_exc()
             text = f"{type(error).__name__}: {error}"

@@ -277,7 +277,7 @@ def _parse_pose(asset: Asset, pose: str) -> tuple[int | None, float]:
     if name not in known or not np.isfinite(time_s):
         options = ", ".join(f'{a.index} "{a.name}"' for a in asset.animations[:20]) or "none"
         raise Rejected(
-            "no-animation",
+            "no-such-pose",
             f'--pose: found "{pose}", expected bind or ANIMATION@SECONDS with one of the animations {options}',
         )
     return known[name], time_s

@@ -118,9 +118,7 @@ class BlenderProcess:
                 elif "rejected" in message:
                     raise Rejected(*message["rejected"])
                 elif message.get("storage"):
-                    raise StorageError(
-                        f"{message['error']}; free some space or mend the permissions, then repeat the same command"
-                    )
+                    raise StorageError(message["error"])
                 elif "error" in message:
                     raise Failed(message["cause"], phase, message["error"], self._log_tail())
                 else:

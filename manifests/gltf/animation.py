@@ -19,6 +19,9 @@ __all__ = ["locate", "read_animation", "sample", "slerp"]
 WIDTHS = {"translation": 3, "rotation": 4, "scale": 3}
 INTERPOLATIONS = ("LINEAR", "STEP", "CUBICSPLINE")
 
+STEP_SLACK_S = 2e-6
+"""Twice the rounding of a time to microseconds; far below any frame."""
+
 
 def read_animation(
     index: int, fields: Fields, accessors: Accessors, nodes: tuple[Node, ...], meshes: tuple[Mesh, ...], seen: set[int]
@@ -90,9 +93,6 @@ def _channel(
             f"for {len(times)} keys",
         )
     return Channel(node, path, times, values.reshape(shape), interpolation)
-
-
-STEP_SLACK_S = 2e-6
 
 
 def locate(times: np.ndarray, at_s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -144,11 +144,14 @@ def test_validate_names_the_field_that_is_wrong(path, value, message):
 
 
 def test_validate_takes_a_moving_camera_and_a_still():
-    clips.validate(make_sample(1, moving=True))
+    moving = make_sample(1, moving=True)
+    clips.validate(moving)
+    assert np.array(moving["cameras"]["c2w"]).ndim == 4
     still = make_sample(0, frames=1)
     still["animation"] = {"index": -1, "name": "", "duration_s": 0.0, "start_s": 0.0}
     still["clip_id"] = f"{still['asset_id']}-still-00"
     clips.validate(still)
+    assert clips.from_json(clips.to_json(still), "still") == clips.canonical(still)
 
 
 def test_members_are_view_major_with_the_json_first():

@@ -102,7 +102,7 @@ def test_a_damaged_heartbeat_does_not_stop_anybody(folder, text):
     folder.mkdir(parents=True)
     (folder / "heartbeat.json").write_text(text)
     with Lock(folder):
-        pass
+        assert json.loads((folder / "heartbeat.json").read_text())["pid"] == os.getpid()
 
 
 def test_a_refused_lock_leaves_the_holders_heartbeat(folder):
