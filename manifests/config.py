@@ -117,6 +117,8 @@ class MotionConfig:
     """Frames a second."""
     stretch: bool = False
     """Sample the whole of an animation that is too short and does not loop, instead of rejecting it."""
+    last_window: bool = True
+    """Take a second window, at the end, from an animation longer than two; the `eval-*` presets take the first alone."""
     max_animations: int = 6
     """Animations used per asset, drawn among the accepted (MV-Video: 6)."""
     min_motion: float = 0.01
@@ -240,7 +242,7 @@ def _fixed(cameras: list[tuple[float, float]], size: int) -> CameraConfig:
     return CameraConfig(views=len(cameras), size=size, azimuths_deg=azimuths, elevations_deg=elevations)
 
 
-_EVAL_MOTION = MotionConfig(frames=16, fps=8.0)
+_EVAL_MOTION = MotionConfig(frames=16, fps=8.0, last_window=False)
 
 PRESETS: dict[str, BuildConfig] = {
     "mv-video": BuildConfig(),

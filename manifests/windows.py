@@ -36,7 +36,14 @@ class Window:
 
 
 def plan_windows(
-    start_s: float, end_s: float, *, frames: int, fps: float, closes: bool, stretch: bool = False
+    start_s: float,
+    end_s: float,
+    *,
+    frames: int,
+    fps: float,
+    closes: bool,
+    stretch: bool = False,
+    last: bool = True,
 ) -> list[Window]:
     """Windows of one animation.
 
@@ -47,6 +54,7 @@ def plan_windows(
         fps: frames a second.
         closes: the end pose meets the start pose, so the interval can be repeated.
         stretch: sample the whole of an animation that would be too short, at a higher true rate.
+        last: also give a last window, that ends at the end, where the animation is longer than two windows.
 
     Raises:
         Rejected: ``too-short``.
@@ -57,7 +65,7 @@ def plan_windows(
         first = Window(
             index=0, start_s=start_s, loops=1, time_scale=1.0, fps=fps, times_s=_times(start_s + steps, end_s)
         )
-        if length_s <= 2 * needed_s + _TOLERANCE_S:
+        if not last or length_s <= 2 * needed_s + _TOLERANCE_S:
             return [first]
         begin = end_s - span_s
         last = Window(index=1, start_s=begin, loops=1, time_scale=1.0, fps=fps, times_s=_times(begin + steps, end_s))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -21,6 +21,8 @@ from tyro.conf import Positional, arg
 from manifests.config import CameraConfig, MotionConfig, PackConfig, RenderConfig, preset
 from manifests.errors import InputError, MvvError, refusal
 from manifests.gltf.limits import Limits
+from mvv import evaluate, weights
+from mvv.study import commands as study
 from pipelines.build import RunOptions
 
 __all__ = ["main"]
@@ -209,6 +211,19 @@ _COMMANDS: dict[str, Any] = {
     "verify": verify,
     "inspect": inspect,
     "report": report,
+    "weights list": weights.weights_list,
+    "weights fetch": weights.weights_fetch,
+    "weights add": weights.weights_add,
+    "weights verify": weights.weights_verify,
+    "eval run": evaluate.EvalRun,
+    "eval verify": evaluate.EvalVerify,
+    "eval compare": evaluate.compare,
+    "eval cards": evaluate.cards,
+    "eval set": evaluate.evaluation_set,
+    "eval calibrate": evaluate.calibrate,
+    "eval study make": study.study_make,
+    "eval study score": study.study_score,
+    "leaderboard build": evaluate.leaderboard_build,
     "doctor": doctor,
 }
 
@@ -236,22 +251,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> int:
-    words = given[:2] if given[:1] == ["assets"] else given[:1]
-    name, rest = " ".join(words), given[len(words) :]
+    depth = next((n for n in (3, 2, 1) if " ".join(given[:n]) in _COMMANDS), 1)
+    name, rest = " ".join(given[:depth]), given[depth:]
     if not given or given[0] in ("-h", "--help"):
         _print(_overview())
         return 0
     if name == "--version":
         _print(version("mvvideo"))
         return 0
+    family = [command for command in _COMMANDS if command.startswith(f"{name} ")]
+    if family and (not rest or rest[0] in ("-h", "--help")):
+        _print(_listing(family))
+        return 0
     if name not in _COMMANDS:
+        name = " ".join([name, *rest[:1]]) if family else name
         near = get_close_matches(name, _COMMANDS, 1)
         hint = f"did you mean `mvv {near[0]}`?" if near else "see `mvv --help`"
         raise InputError(f"mvv: found command {name!r}, expected one of {', '.join(_COMMANDS)}; {hint}")
     command, prog = _COMMANDS[name], f"mvv {name}"
-    if isinstance(command, type):
+    if isinstance(command, type) and issubclass(command, _Configured):
         return tyro.cli(command, args=rest, prog=prog, default=_defaults(command, rest))()
-    return tyro.cli(command, args=rest, prog=prog)
+    found = tyro.cli(command, args=rest, prog=prog)
+    return found() if isinstance(command, type) else found
 
 
 def _defaults(command: type[_Configured], rest: list[str]) -> _Configured:
@@ -273,12 +294,11 @@ def _defaults(command: type[_Configured], rest: list[str]) -> _Configured:
 
 
 def _overview() -> str:
-    lines = ["mvv: animated 3D assets in, multi-view animation clips out", ""]
-    for name, command in _COMMANDS.items():
-        lines.append(f"  mvv {name:12} {(command.__doc__ or '').strip().splitlines()[0]}")
     return "\n".join(
         [
-            *lines,
+            "mvv: animated 3D assets in, multi-view animation clips out, and what others make of them scored",
+            "",
+            _listing(_COMMANDS),
             "",
             "mvv COMMAND --help tells all options of a command. A first dataset:",
             "",
@@ -286,8 +306,17 @@ def _overview() -> str:
             "  mvv build assets --out dataset --preset demo",
             "  mvv verify dataset",
             "  mvv report dataset --out report",
+            "",
+            "and its score, with controls, by the metrics that need no weights:",
+            "",
+            "  mvv eval run dataset --protocol threetofour --metrics offline --out run",
+            "  mvv leaderboard build run --out leaderboard",
         ]
     )
+
+
+def _listing(names: Iterable[str]) -> str:
+    return "\n".join(f"  mvv {name:18} {(_COMMANDS[name].__doc__ or '').strip().splitlines()[0]}" for name in names)
 
 
 def _build(assets: Path, out: Path, config: Any, options: RunOptions, pose: str) -> int:

@@ -174,6 +174,7 @@ def _probe_animation(poser: Poser, index: int, entry: dict[str, Any], motion: Mo
         fps=motion.fps,
         closes=whole.closing / whole.radius <= motion.loop_tolerance,
         stretch=motion.stretch,
+        last=motion.last_window,
     )
     for window in windows:
         entry["clips"].append(_probe_window(poser, index, window, motion))

@@ -6,32 +6,29 @@ the dataset. A clip that cannot be read is left out, and the first page says so;
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from manifests.dataset import Dataset
 from manifests.errors import InputError, MvvError
+from mvv.pages.folder import make_room, write_assets, write_page
+from mvv.pages.markup import element, join
+from mvv.pages.wording import plural
 from mvv.pictures import draw_sheet, draw_sprite, evenly, plan_sprite
 from mvv.report.cards import Cameras, Card, cameras_of
 from mvv.report.clip_page import Sheet, clip_page
 from mvv.report.facts import Facts, gather
 from mvv.report.gallery import PAGE_SIZE, gallery_page, page_name, search_script
-from mvv.report.markup import element, join
-from mvv.report.wording import plural
 
 __all__ = ["build_report"]
 
-MARKER = "report.json"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _PLOTTED = 40  # clips whose cameras are drawn
 
@@ -57,14 +54,11 @@ def build_report(
     source, out = Dataset.open(dataset), Path(out)
     if max_clips < 1:
         raise InputError(f"max_clips: found {max_clips}, expected at least 1")
-    _make_room(out)
+    make_room(out, kind="report", written_by="mvv report", folders=("assets", "clips", "media"))
     facts = gather(source)
     rows = list(islice(source.clips(), max_clips))
     assets = _assets(source, {row["asset_id"] for row in rows})
-    for folder in ("assets", "clips", "media"):
-        (out / folder).mkdir()
-    for name in ("style.css", "gallery.js"):
-        (out / "assets" / name).write_bytes((resources.files("mvv.report") / name).read_bytes())
+    write_assets(out / "assets", "mvv.report", ["gallery.js"])
 
     drawn: list[_Drawn] = []
     broken: list[str] = []
@@ -98,7 +92,7 @@ def _write_pages(source: Dataset, facts: Facts, drawn: Sequence[_Drawn], broken:
             steps.append(element("a", "next", href=f"{cards[place + 1].clip_id}.html", rel="next"))
         back = page_name(place // PAGE_SIZE)
         page = clip_page(source.manifest["name"], one.card, sample, one.sheet, back=back, steps=join(steps))
-        _write(out / "clips" / f"{one.card.clip_id}.html", page)
+        write_page(out / "clips" / f"{one.card.clip_id}.html", page)
     notes = []
     total = facts.counts["clips"]
     if len(cards) + len(broken) < total:
@@ -110,9 +104,9 @@ def _write_pages(source: Dataset, facts: Facts, drawn: Sequence[_Drawn], broken:
         notes.append(f"{plural(len(broken), 'clip')} could not be read; run mvv verify. The first: {broken[0]}")
     pages = max(1, -(-len(cards) // PAGE_SIZE))
     if pages > 1:
-        _write(out / "assets" / "search.js", search_script(cards))
+        write_page(out / "assets" / "search.js", search_script(cards))
     for number in reversed(range(pages)):  # the one that people open is the last to appear
-        _write(out / page_name(number), gallery_page(source, facts, cards, cameras, number, notes))
+        write_page(out / page_name(number), gallery_page(source, facts, cards, cameras, number, notes))
     return out / "index.html"
 
 
@@ -164,23 +158,3 @@ def _draw(source: Dataset, row: dict[str, Any], asset: dict[str, Any], out: Path
 
 def _assets(source: Dataset, wanted: set[str]) -> dict[str, dict[str, Any]]:
     return {row["asset_id"]: row for row in source.assets() if row["asset_id"] in wanted}
-
-
-def _make_room(out: Path) -> None:
-    """An empty folder with the marker by which the next report knows that it may be replaced."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / MARKER).is_file():
-            raise InputError(
-                f"{out}: found other files, expected an empty folder or an earlier report; choose another --out"
-            )
-        for path in (*out.glob("*.html"), *(out / name for name in ("assets", "clips", "media"))):
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.exists():
-                path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text(json.dumps({"written_by": "mvv report"}) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mvv.pages.wording import plural
 from mvv.pictures import Sprite
 from mvv.report.charts import Camera
-from mvv.report.wording import plural
 
 __all__ = ["Cameras", "Card", "cameras_of", "shape_text"]
 

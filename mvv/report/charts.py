@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mvv.pages.markup import Html, element
 from mvv.report.facts import Bins
-from mvv.report.markup import Html, element
 
 __all__ = ["Camera", "camera_plots", "histogram"]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvv.report.blocks import POLICY, facts_list, figure, swatches, table
+from mvv.pages.blocks import POLICY, facts_list, figure, swatches, table
+from mvv.pages.markup import Html, element, fill, join
+from mvv.pages.wording import NOT_STATED, plural
 from mvv.report.cards import Cameras, Card, cameras_of, shape_text
 from mvv.report.charts import camera_plots
-from mvv.report.markup import Html, element, fill, join
-from mvv.report.wording import NOT_STATED, plural
 
 __all__ = ["Sheet", "clip_page"]
 
@@ -42,6 +42,7 @@ def clip_page(dataset_name: str, card: Card, sample: dict[str, Any], sheet: Shee
     drawn = [f"{frame} of {row['frames']} at {sample['times_s'][frame]:.2f} s" for frame in card.sprite.frames]
     views = ", ".join(map(str, card.sprite.views))
     body = fill(
+        "mvv.report",
         "clip.html",
         back=f"{back}#c-{card.clip_id}",
         dataset=dataset_name,
@@ -63,7 +64,7 @@ def clip_page(dataset_name: str, card: Card, sample: dict[str, Any], sheet: Shee
         sample=json.dumps(sample, indent=1, ensure_ascii=False),
         **{key: style[key] for key in ("frames", "seconds", "ratio", "width", "height", "across", "down")},
     )
-    return fill("page.html", policy=POLICY, title=f"{card.name}: {card.animation}", root="../", body=body)
+    return fill("mvv.report", "page.html", policy=POLICY, title=f"{card.name}: {card.animation}", root="../", body=body)
 
 
 def _clip_facts(card: Card, sample: dict[str, Any]) -> Html:

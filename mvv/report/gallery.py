@@ -1,6 +1,6 @@
 """The gallery of a report as HTML: pages of cards; the first page also says what there is to say about the dataset.
 
-Pure functions of facts and rows; they read and write no file. Text is escaped by `mvv.report.markup`.
+Pure functions of facts and rows; they read and write no file. Text is escaped by `mvv.pages.markup`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manifests.dataset import Dataset
-from mvv.report.blocks import POLICY, swatches
+from mvv.pages.blocks import POLICY, swatches
+from mvv.pages.markup import Html, element, fill, join, script_json
+from mvv.pages.wording import plural, size_text
 from mvv.report.cards import Cameras, Card, shape_text
 from mvv.report.facts import Facts
-from mvv.report.markup import Html, element, fill, join, script_json
 from mvv.report.sections import numbers, sections
-from mvv.report.wording import plural, size_text
 
 __all__ = ["PAGE_SIZE", "gallery_page", "page_name", "search_script"]
 
@@ -47,6 +47,7 @@ def gallery_page(
         start = number * PAGE_SIZE
         shown = f"{start + 1:,} to {start + len(here):,} of {len(cards):,}"
     body = fill(
+        "mvv.report",
         "gallery.html",
         kind="Multi-view animation clips",
         name=manifest["name"],
@@ -62,7 +63,7 @@ def gallery_page(
         sections=sections(dataset, facts, cameras) if first else Html(""),
     )
     suffix = "" if first else f", page {number + 1}"
-    return fill("page.html", policy=POLICY, title=f"{manifest['name']}{suffix}", root="", body=body)
+    return fill("mvv.report", "page.html", policy=POLICY, title=f"{manifest['name']}{suffix}", root="", body=body)
 
 
 def search_script(cards: Sequence[Card]) -> Html:
@@ -73,7 +74,7 @@ def search_script(cards: Sequence[Card]) -> Html:
 def _card(card: Card) -> Html:
     record = {key: value for key, value in card.record.items() if key != "id"}
     still = " still" if record["frames"] == 1 else ""
-    return fill("card.html", clip_id=card.clip_id, root="", still=still, **record)
+    return fill("mvv.report", "card.html", clip_id=card.clip_id, root="", still=still, **record)
 
 
 def _lede(facts: Facts, cards: Sequence[Card]) -> str:

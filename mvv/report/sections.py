@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 
 from manifests.dataset import Dataset
-from mvv.report.blocks import facts_list, figure, section, table
+from mvv.pages.blocks import facts_list, figure, section, table
+from mvv.pages.markup import Html, element, join
+from mvv.pages.wording import NOT_STATED, duration_text, plural
 from mvv.report.cards import Cameras
 from mvv.report.charts import camera_plots, histogram
 from mvv.report.facts import Facts, Refusal
-from mvv.report.markup import Html, element, join
-from mvv.report.wording import NOT_STATED, duration_text, plural
 
 __all__ = ["numbers", "sections"]
 

@@ -147,3 +147,10 @@ def test_times_are_the_same_digits_everywhere():
     # Oracle: rounded to the microsecond, so that a last bit of another machine does not reach the dataset.
     (window,) = plan(1 / 3, 3.1)
     assert all(t == round(t, 6) for t in window.times_s)
+
+
+def test_last_window_is_left_out_on_request():
+    # Oracle: the same animation with it.
+    both = plan_windows(0.5, 9.5, frames=16, fps=8.0, closes=False)
+    assert plan_windows(0.5, 9.5, frames=16, fps=8.0, closes=False, last=False) == both[:1]
+    assert len(both) == 2

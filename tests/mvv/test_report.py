@@ -17,10 +17,10 @@ from manifests.dataset import Dataset
 from manifests.errors import DatasetError, InputError
 from manifests.finish import seal
 from manifests.tables import CLIPS, TABLES, iter_rows, write_rows
+from mvv.pages.markup import element, fill, script_json
 from mvv.pictures import draw_sprite, evenly, plan_sprite
 from mvv.report import build_report
 from mvv.report.facts import Bins, gather
-from mvv.report.markup import element, fill, script_json
 from tests.mvv.browser import Browser, find_chromium
 from tests.tiny_dataset import make_tiny_dataset
 
@@ -148,7 +148,8 @@ def test_script_json_cannot_end_its_element():
 def test_markup_escapes_everything_that_is_not_html_already():
     # Oracle: the HTML specification's rules for text and quoted attributes.
     assert element("b", "<i>", element("i", "x"), title='"') == '<b title="&quot;">&lt;i&gt;<i>x</i></b>'
-    assert "<b>" not in fill("page.html", policy="", title="<b>", root="", body="<b>")
+    assert element("img", alt="<", src=None) == '<img alt="&lt;">'
+    assert "<b>" not in fill("mvv.report", "page.html", policy="", title="<b>", root="", body="<b>")
 
 
 def test_strip_shows_the_frames_in_order(dataset):

@@ -1,11 +1,11 @@
-"""The blocks that pages of a report are made of: sections, figures, tables, lists of facts."""
+"""The blocks that pages are made of: sections, figures, tables, lists of facts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from mvv.report.markup import Html, element, join
+from mvv.pages.markup import Html, element, join
 
 __all__ = ["POLICY", "facts_list", "figure", "section", "swatches", "table"]
 
@@ -43,8 +43,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
 
 
 def swatches() -> Html:
+    """Radio buttons of the backgrounds behind clips."""
     return join(
-        element("label", Html(f'<input type="radio" name="bg" value="{name}" aria-label="{name} background"'
-                              f'{" checked" if name == "grey" else ""}>'), data_bg=name, title=f"{name} background")
+        element(
+            "label",
+            element(
+                "input", type="radio", name="bg", value=name, aria_label=f"{name} background",
+                checked="" if name == "grey" else None,
+            ),
+            data_bg=name,
+            title=f"{name} background",
+        )
         for name in ("grey", "white", "black", "checker")
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""HTML that cannot be broken by what assets are called: everything put into it is escaped unless it is `Html` already.
+"""HTML that cannot be broken by what assets or methods are called: all text is escaped unless it is `Html` already.
 
-No template language: ``$name`` in a template of this package, filled by `fill`. Data for scripts goes through
+No template language: ``$name`` in a template beside the code that fills it, by `fill`. Data for scripts goes through
 `script_json`.
 """
 
@@ -17,6 +17,9 @@ from typing import Any
 from manifests.text import well_formed
 
 __all__ = ["Html", "element", "escape", "fill", "join", "script_json", "template"]
+
+
+_VOID = {"br", "hr", "img", "input"}
 
 
 class Html(str):
@@ -36,25 +39,31 @@ def join(parts: Iterable[Any], separator: str = "") -> Html:
 
 
 def element(tag: str, /, *children: Any, **attributes: Any) -> Html:
-    """One element; an attribute that is None is left out, ``class_`` gives ``class``, ``data_x`` gives ``data-x``."""
+    """One element; an attribute that is None is left out, ``class_`` gives ``class``, ``data_x`` gives ``data-x``.
+
+    ``img``, ``input``, ``br`` and ``hr`` have no children and no end tag.
+    """
     pairs = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
     inside = "".join(f' {name}="{escape(value)}"' for name, value in pairs)
+    if tag in _VOID:
+        assert not children, f"<{tag}> has no children"
+        return Html(f"<{tag}{inside}>")
     return Html(f"<{tag}{inside}>{join(children)}</{tag}>")
 
 
 @functools.cache
-def template(name: str) -> Template:
-    """A template of this package, e.g. ``page.html``."""
-    return Template((resources.files("mvv.report") / name).read_text(encoding="utf-8"))
+def template(package: str, name: str) -> Template:
+    """A template of a package, e.g. ``page.html`` of ``mvv.report``."""
+    return Template((resources.files(package) / name).read_text(encoding="utf-8"))
 
 
-def fill(name: str, /, **values: Any) -> Html:
-    """A template with its ``$names`` filled; every value is escaped.
+def fill(package: str, name: str, /, **values: Any) -> Html:
+    """A template of a package with its ``$names`` filled; every value is escaped.
 
     Raises:
         KeyError: a name without a value.
     """
-    return Html(template(name).substitute({key: escape(value) for key, value in values.items()}))
+    return Html(template(package, name).substitute({key: escape(value) for key, value in values.items()}))
 
 
 def script_json(value: Any) -> Html:

@@ -1,4 +1,4 @@
-"""How a report says counts, sizes and times."""
+"""How pages say counts, sizes and times."""
 
 from __future__ import annotations
 

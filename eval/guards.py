@@ -1,0 +1,221 @@
+"""Guards: what a video looks like when its scores mean nothing. A row that fails one is shown and not ranked.
+
+Five checks a video, from its pixels and from classical flow on the object. They are coarse on purpose: a guard fails
+only what is plainly degenerate, and a row only where more than half of its videos fail.
+
+What one video cannot tell apart, and therefore no guard does:
+
+- A rigid object that really turns or slides, and a camera that does: both fail ``camera-only``.
+- A bend and a turn of a body with that relief: for small angles their flow is the same. A bird that flaps towards the
+  camera can fail ``camera-only``, and so can a body that pulses as a whole; seen from other sides they may not. Of 36
+  renders of animated procedural objects 6 fail (two birds from front and back, two views of a jellyfish).
+- An orbit of more than about 10 degrees a frame is too fast for the flow, and passes ``camera-only``.
+- Motion of less than about a third of a pixel at 256 pixels, and stillness: both fail ``static``.
+- Without transparency, contrasting things that flicker beside the object, and the object: ``background-flicker`` then
+  sees only what is faint or fills the whole border.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from eval.extractor import Clip, Features
+from eval.metric import NotScored, Subject
+from eval.metrics.classical_motion import object_flow, top_mean
+from eval.rigid_motion import fit_rigid
+from eval.silhouettes import has_silhouette, object_masks, sampled
+
+__all__ = ["GUARDS", "Guard", "Limits", "check", "failing"]
+
+GUARDS = ("blank", "static", "subject-lost", "background-flicker", "camera-only")
+"""In the order in which `check` gives them."""
+
+_MOST = 0.5
+"""Share of bad frames in a video, and of bad videos in a row, above which the whole is bad."""
+_BORDER_PX = 4
+"""Width of the rim that counts as background, and of the zone around the object that does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where each guard draws its line, and why there."""
+
+    object_area: float = 0.001
+    """Smallest share of the picture that still is an object; 8x8 pixels of 256x256."""
+    object_contrast: float = 1.0
+    """Standard deviation of grey levels on the object below which it is one colour; the faintest shading has more."""
+    motion: float = 0.003
+    """Least motion, object diameters a frame: a third of a pixel on an object of 110; noise of 8 levels gives 0.002."""
+    area_kept: float = 0.2
+    """Smallest area, of that in frame 0; a flat animal that turns edge-on keeps more, a vanishing one does not."""
+    similarity_kept: float = 0.3
+    """Smallest cosine to the reference, where features are at hand; so low that only another picture falls below."""
+    background_change: float = 2.0
+    """Most mean change beside the object in levels a frame; codecs stay below 1 on flat colour."""
+    rigid_left_over: float = 0.1
+    """Least part of the motion that no rigid motion explains; most rendered orbits leave 0.03 to 0.1, walks 0.15 up."""
+    rigid_spread: float = 0.3
+    """Least motion of the median point, of the fastest; a camera moves all of an object, a wagging tail only itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What one guard found in one video.
+
+    Attributes:
+        guard: one of `GUARDS`.
+        failed: it found what it looks for.
+        value: the figure that decided; None where it could not be computed, which is no failure.
+        limit: what it was held against.
+        detail: one sentence.
+    """
+
+    guard: str
+    failed: bool
+    value: float | None
+    limit: float
+    detail: str
+
+    def row(self) -> dict[str, Any]:
+        """Its columns in guards.parquet."""
+        value = None if self.value is None else float(self.value)
+        return dataclasses.asdict(self) | {"failed": bool(self.failed), "value": value}
+
+
+def check(
+    clip: Clip, flow: Features, *, similarity: np.ndarray | None = None, limits: Limits | None = None
+) -> list[Guard]:
+    """All guards on one video.
+
+    Args:
+        clip: of the method or of a control.
+        flow: the clip's features of ``flow-dis``.
+        similarity: (frame,) cosine of each frame's features to the reference's; None where there are none.
+        limits: None for the defaults.
+
+    Returns:
+        one finding a guard, in the order of `GUARDS`.
+    """
+    limits = limits or Limits()
+    grid = flow["flow"].shape[1:3] if "flow" in flow else clip.size
+    masks = object_masks(clip, grid)
+    static = _static(clip, flow, limits)
+    return [
+        _blank(sampled(clip.frames, grid), masks, limits),
+        static,
+        _subject_lost(masks, similarity, limits),
+        _background_flicker(clip, sampled(clip.frames, grid), masks, limits),
+        _camera_only(clip, flow, masks, static, limits),
+    ]
+
+
+def failing(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The guards that a whole row of the leaderboard fails: those that more than half of its videos fail.
+
+    Args:
+        rows: of guards.parquet, of one variant.
+
+    Returns:
+        guard -> share of the videos that fail it, in the order of `GUARDS`.
+    """
+    found: dict[str, list[bool]] = {}
+    for row in rows:
+        found.setdefault(row["guard"], []).append(row["failed"])
+    shares = {guard: sum(found[guard]) / len(found[guard]) for guard in GUARDS if guard in found}
+    return {guard: share for guard, share in shares.items() if share > _MOST}
+
+
+def _blank(frames: np.ndarray, masks: np.ndarray, limits: Limits) -> Guard:
+    bad = 0
+    for frame, mask in zip(frames, masks, strict=True):
+        bad += mask.mean() < limits.object_area or frame[mask].mean(-1).std() < limits.object_contrast
+    share = bad / len(frames)
+    detail = f"{bad} of {len(frames)} frames show no object, or one of a single colour"
+    return Guard(guard="blank", failed=share > _MOST, value=share, limit=_MOST, detail=detail)
+
+
+def _static(clip: Clip, flow: Features, limits: Limits) -> Guard:
+    def found(failed: bool, value: float | None, detail: str) -> Guard:
+        return Guard(guard="static", failed=failed, value=value, limit=limits.motion, detail=detail)
+
+    if clip.num_frames < 2:
+        return found(True, 0.0, "there is a single frame")
+    try:
+        motion = object_flow(Subject(clip=clip, features={"flow-dis": flow}))
+    except NotScored as reason:
+        return found(False, None, str(reason))
+    # Flow on noise is long too, but following it does not make the next frame any more like this one.
+    change = float(flow["change"].sum())
+    explained = max(0.0, 1 - float(flow["unexplained"].sum()) / change) if change > 0 else 0.0
+    fastest = float(np.mean([top_mean(values) for values in motion.magnitudes])) / motion.diameter
+    value = fastest * explained
+    detail = (
+        f"the fastest 5 % of the object move {fastest:.4f} of its diameter a frame, and that explains"
+        f" {explained:.0%} of the change"
+    )
+    return found(value < limits.motion, value, detail)
+
+
+def _subject_lost(masks: np.ndarray, similarity: np.ndarray | None, limits: Limits) -> Guard:
+    if similarity is not None and similarity.min() < limits.similarity_kept:
+        worst, least = int(similarity.argmin()), float(similarity.min())
+        detail = f"frame {worst} has a cosine of {least:.2f} to the reference"
+        return Guard(guard="subject-lost", failed=True, value=least, limit=limits.similarity_kept, detail=detail)
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    start = areas[0] or areas.max()  # an object that is absent at first is lost there
+    if not start:
+        detail = "there is no object in any frame"
+        return Guard(guard="subject-lost", failed=False, value=None, limit=limits.area_kept, detail=detail)
+    worst = int(areas.argmin())
+    least = float(areas[worst] / start)
+    detail = f"frame {worst} shows {least:.0%} of the area that the object has at the start"
+    return Guard(
+        guard="subject-lost", failed=least < limits.area_kept, value=least, limit=limits.area_kept, detail=detail
+    )
+
+
+def _background_flicker(clip: Clip, frames: np.ndarray, masks: np.ndarray, limits: Limits) -> Guard:
+    rim = np.ones(masks.shape[1:], bool)
+    rim[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = False
+    changes = []
+    for t in range(len(frames) - 1):
+        change = np.abs(frames[t].astype(np.int16) - frames[t + 1]).mean(-1)
+        beside = ~binary_dilation(masks[t] | masks[t + 1], iterations=_BORDER_PX)
+        seen = [float(change[beside].mean())] if beside.mean() > 0.01 else []
+        if not has_silhouette(clip):
+            # A background that changes by much looks like object; then the border as a whole still tells.
+            seen.append(float(np.median(change[rim])))
+        changes += [max(seen)] if seen else []
+    if not changes:
+        detail = "no pair of frames has pixels beside the object"
+        return Guard(
+            guard="background-flicker", failed=False, value=None, limit=limits.background_change, detail=detail
+        )
+    value = float(np.mean(changes))
+    detail = f"pixels beside the object change by {value:.2f} levels a frame"
+    failed = value > limits.background_change
+    return Guard(guard="background-flicker", failed=failed, value=value, limit=limits.background_change, detail=detail)
+
+
+def _camera_only(clip: Clip, flow: Features, masks: np.ndarray, static: Guard, limits: Limits) -> Guard:
+    def found(failed: bool, value: float | None, detail: str) -> Guard:
+        return Guard(guard="camera-only", failed=failed, value=value, limit=limits.rigid_left_over, detail=detail)
+
+    if static.failed or static.value is None:
+        return found(False, None, "too little motion to tell whose it is")
+    height, width = masks.shape[1:]
+    scale = np.array([width / clip.size[1], height / clip.size[0]], np.float32)
+    fit = fit_rigid(flow["flow"] * scale, masks)
+    if fit is None:
+        return found(False, None, "too few points can be followed for long enough")
+    detail = (
+        f"one rigid motion leaves {fit.left_over:.2f} of the motion; the median point moves {fit.spread:.2f} of what"
+        " the fastest do"
+    )
+    return found(fit.left_over < limits.rigid_left_over and fit.spread > limits.rigid_spread, fit.left_over, detail)

@@ -1,0 +1,5 @@
+"""Runs as a static leaderboard."""
+
+from mvv.leaderboard.build import build_leaderboard
+
+__all__ = ["build_leaderboard"]

@@ -1,0 +1,259 @@
+"""Guards: what each finds, on clips made for it, on the controls, and that real motion passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eval.calibration import moving_clip
+from eval.controls import make_controls
+from eval.extractor import Clip, Compute
+from eval.extractors import find
+from eval.guards import GUARDS, Guard, Limits, check, failing
+from eval.rigid_motion import fit_rigid
+from eval.runs import GUARDS as COLUMNS
+from tests.eval.solids import box, draw, sphere
+
+STATUE = [
+    (sphere, (0.0, 0.0, 0.0), 0.2), (sphere, (0.25, 0.0, 0.15), 0.12), (box, (-0.2, 0.1, -0.1), (0.1, 0.15, 0.12)),
+]  # fmt: skip
+WAVES = (20.0, 33.0, 47.0, 60.0, 71.0)
+
+
+@pytest.fixture(scope="module")
+def dis():
+    return find("flow-dis")(compute=Compute())
+
+
+def failed(dis, clip: Clip, **options) -> list[str]:
+    return [found.guard for found in check(clip, dis.extract([clip])[0], **options) if found.failed]
+
+
+def found(dis, clip: Clip, guard: str, **options) -> Guard:
+    [one] = [entry for entry in check(clip, dis.extract([clip])[0], **options) if entry.guard == guard]
+    return one
+
+
+def moving(kind: str = "articulated", **changes) -> Clip:
+    options = {"px_per_frame": 2.5, "object_size": 64, "frames": 9, "size": 96} | changes
+    return moving_clip(kind, **options)[0]
+
+
+def orbit(step_deg: float, frames: int = 9, size: int = 128) -> np.ndarray:
+    """(frame, size, size, 4) of a statue that a camera circles."""
+    return np.stack([draw(40 + step_deg * k, 10, STATUE, size=size, waves=WAVES)[0] for k in range(frames)])
+
+
+def as_clip(rgba: np.ndarray, **fields) -> Clip:
+    alpha = rgba[..., 3:] / 255
+    frames = np.rint(rgba[..., :3] * alpha + 127 * (1 - alpha)).astype(np.uint8)
+    return Clip(
+        frames=frames, alpha=rgba[..., 3], reference=frames[0], reference_alpha=rgba[0, ..., 3], fps=8.0, **fields
+    )
+
+
+def without_alpha(clip: Clip, noise: float = 0.0, seed: int = 0) -> Clip:
+    """As an mp4 would bring it: no alpha, and some noise everywhere."""
+    loud = clip.frames + np.random.default_rng(seed).normal(0, noise, clip.frames.shape)
+    return dataclasses.replace(
+        clip, frames=np.clip(np.rint(loud), 0, 255).astype(np.uint8), alpha=None, reference=None, reference_alpha=None
+    )
+
+
+# -- real motion and controls ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("px_per_frame", [0.8, 2.5, 5.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_articulated_motion_passes_every_guard(dis, px_per_frame, seed):
+    """Oracle: two plates that really fold; with alpha, and as a video without it with a codec's noise."""
+    clip = moving(px_per_frame=px_per_frame, seed=seed)
+    assert failed(dis, clip) == []
+    assert failed(dis, without_alpha(clip, noise=1.5)) == []
+
+
+def test_controls_fail_the_guard_they_are_made_for(dis):
+    """Oracle: how the controls are made: nothing, noise, one rigid turn, nothing."""
+    controls = make_controls(moving(), orbit=None, seed=3)
+    assert {name: failed(dis, clip) for name, clip in controls.items()} == {
+        "frozen": ["static"], "jitter": ["static"], "orbit": ["camera-only"], "first_frame": ["static"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step_deg", [2.0, 4.0, 8.0])
+def test_a_camera_that_circles_a_still_object_fails_camera_only(dis, step_deg):
+    """Oracle: exact renders of a statue; alone, and as the control of another clip."""
+    rgba = orbit(step_deg)
+    assert failed(dis, as_clip(rgba)) == ["camera-only"]
+    control = make_controls(moving(size=128), orbit=rgba, seed=0)["orbit"]
+    assert failed(dis, control) == ["camera-only"]
+
+
+@pytest.mark.parametrize("kind", ["translation", "rotation", "scale", "sinusoid"])
+def test_one_rigid_motion_fails_camera_only(dis, kind):
+    """Oracle: motion of a single rigid (or breathing) body, which no single video tells from a camera's."""
+    assert failed(dis, moving(kind)) == ["camera-only"]
+
+
+def test_motion_of_a_part_is_no_camera(dis):
+    """Oracle: a small disc that moves beside a large one at rest; all of an object moves before a camera."""
+    large, small = moving("rotation", px_per_frame=0, object_size=70), moving("sinusoid", object_size=20, seed=2)
+    there = np.roll(small.alpha, 30, axis=1)[..., None] / 255
+    frames = np.rint(np.roll(small.frames, 30, axis=1) * there + large.frames * (1 - there)).astype(np.uint8)
+    clip = dataclasses.replace(large, frames=frames)
+    assert found(dis, clip, "static").failed is False
+    assert found(dis, clip, "camera-only").failed is False
+
+
+def test_rigid_fit_tells_one_motion_from_two():
+    """Oracle: exact flow: affine maps leave nothing, two plates that fold leave a fifth or more."""
+    for kind in ("translation", "rotation", "scale", "sinusoid"):
+        clip, flow = moving_clip(kind, px_per_frame=2, object_size=60, frames=9, size=96)
+        fit = fit_rigid(flow, clip.alpha > 127)
+        assert fit.left_over < 0.05, kind
+        assert fit.spread > 0.5
+    clip, flow = moving_clip("articulated", px_per_frame=2, object_size=60, frames=9, size=96)
+    assert fit_rigid(flow, clip.alpha > 127).left_over > 0.15
+
+
+def test_rigid_fit_refuses_what_it_cannot_follow():
+    """Oracle: three frames, an object of a few pixels, points that leave the object."""
+    clip, flow = moving_clip("rotation", px_per_frame=2, object_size=60, frames=9, size=96)
+    masks = clip.alpha > 127
+    assert fit_rigid(flow[:2], masks[:3]) is None
+    speck = np.zeros_like(masks)
+    speck[:, 40:44, 40:44] = True
+    assert fit_rigid(flow, speck) is None
+    assert fit_rigid(flow + 30, masks) is None
+
+
+# -- one guard at a time -----------------------------------------------------------------------------------------------
+
+
+def test_static_measures_object_diameters_a_frame(dis):
+    """Oracle: the exact motion over the diameter of the disc; most of the change is explained."""
+    entry = found(dis, moving("translation", px_per_frame=2.0), "static")
+    assert entry.value == pytest.approx(2 / 64, rel=0.15)
+    assert entry.limit == Limits().motion
+    slow = found(dis, moving("translation", px_per_frame=0.1), "static")
+    assert slow.failed
+    assert slow.value == pytest.approx(0.1 / 64, rel=0.4)
+
+
+def test_static_is_the_same_with_and_without_frame_rate(dis):
+    """Oracle: the guard counts frames, so a folder of frames without fps is guarded too."""
+    clip = moving()
+    assert found(dis, clip, "static") == found(dis, dataclasses.replace(clip, fps=None), "static")
+
+
+@pytest.mark.parametrize("levels", [2.0, 8.0, 15.0])
+def test_noise_is_static(dis, levels):
+    """Oracle: a still object with new noise in every frame; its flow is longer than that of slow motion."""
+    still = moving("rotation", px_per_frame=0)
+    noise = np.random.default_rng(1).normal(0, levels, still.frames.shape) * (still.alpha[..., None] / 255)
+    clip = dataclasses.replace(still, frames=np.clip(np.rint(still.frames + noise), 0, 255).astype(np.uint8))
+    assert failed(dis, clip) == ["static"]
+
+
+def test_blank_finds_empty_and_one_coloured_videos(dis):
+    """Oracle: no opaque pixel; a silhouette of one colour; a uniform picture without alpha; half of the frames."""
+    clip = moving()
+    empty = dataclasses.replace(clip, frames=np.full_like(clip.frames, 127), alpha=np.zeros_like(clip.alpha))
+    flat = dataclasses.replace(clip, frames=np.where(clip.alpha[..., None] > 127, np.uint8(40), clip.frames))
+    grey = dataclasses.replace(empty, alpha=None)
+    for blank in (empty, flat, grey):
+        assert "blank" in failed(dis, blank)
+    for count, bad in ((4, False), (5, True)):
+        alpha = clip.alpha.copy()
+        alpha[:count] = 0
+        assert ("blank" in failed(dis, dataclasses.replace(clip, alpha=alpha))) == bad
+
+
+def test_subject_lost_compares_with_the_start(dis):
+    """Oracle: areas of squares: a tenth fails, a third passes, the start itself may be what is missing."""
+    textured = moving("rotation", px_per_frame=0, object_size=80).frames
+    for side, bad in ((10, True), (18, False)):
+        alpha = np.zeros(textured.shape[:3], np.uint8)
+        alpha[:, 30:60, 30:60] = 255
+        alpha[5] = 0
+        alpha[5, 30 : 30 + side, 30 : 30 + side] = 255
+        entry = found(dis, Clip(frames=textured, alpha=alpha), "subject-lost")
+        assert entry.failed == bad
+        assert entry.value == pytest.approx(side**2 / 900)
+        assert "frame 5" in entry.detail
+    alpha[0] = 0
+    assert found(dis, Clip(frames=textured, alpha=alpha), "subject-lost").failed
+
+
+def test_subject_lost_reads_similarity_where_there_is_one(dis):
+    """Oracle: made-up cosines; the worst frame decides and is named."""
+    clip = moving()
+    good, bad = np.full(9, 0.9), np.full(9, 0.9)
+    bad[4] = 0.1
+    assert not found(dis, clip, "subject-lost", similarity=good).failed
+    entry = found(dis, clip, "subject-lost", similarity=bad)
+    assert (entry.failed, entry.value, entry.limit) == (True, pytest.approx(0.1), Limits().similarity_kept)
+    assert "frame 4" in entry.detail
+
+
+def test_background_flicker_measures_levels_beside_the_object(dis):
+    """Oracle: a background that alternates by a known number of levels; with alpha, and without."""
+    clip = moving()
+    for levels, bad in ((1, False), (6, True), (60, True)):
+        frames = clip.frames.copy()
+        frames[1::2][clip.alpha[1::2] == 0] += np.uint8(levels)
+        for seen in (dataclasses.replace(clip, frames=frames), without_alpha(dataclasses.replace(clip, frames=frames))):
+            entry = found(dis, seen, "background-flicker")
+            assert entry.failed == bad
+            assert entry.value == pytest.approx(levels, rel=0.05)
+
+
+def test_background_flicker_does_not_see_the_object(dis):
+    """Oracle: fast motion on a still background; and a video that the object fills has no value."""
+    assert found(dis, moving(px_per_frame=6), "background-flicker").value == 0
+    clip = moving()
+    filled = np.full_like(clip.alpha, 255)
+    filled[:, 0, 0] = 0
+    entry = found(dis, dataclasses.replace(clip, alpha=filled), "background-flicker")
+    assert (entry.failed, entry.value) == (False, None)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def test_findings_are_rows_of_the_table(dis):
+    """Oracle: the schema in eval.runs; every guard once, in order, also where nothing can be computed."""
+    clips = [moving(), Clip(frames=np.full((1, 12, 12, 3), 127, np.uint8))]
+    for clip in clips:
+        rows = [one.row() for one in check(clip, dis.extract([clip])[0])]
+        assert [row["guard"] for row in rows] == list(GUARDS)
+        assert all(set(row) == set(COLUMNS.names) - {"object_id", "view", "variant"} for row in rows)
+        assert all(isinstance(row["failed"], bool) for row in rows)
+        assert all(row["value"] is None or isinstance(row["value"], float) for row in rows)
+
+
+def test_limits_can_be_changed(dis):
+    """Oracle: the same clip with a limit on either side of its value."""
+    clip = moving()
+    value = found(dis, clip, "static").value
+    assert failed(dis, clip, limits=Limits(motion=value * 1.01)) == ["static"]
+    assert failed(dis, clip, limits=Limits(motion=value * 0.99)) == []
+
+
+def test_a_row_fails_where_more_than_half_of_its_videos_fail():
+    """Oracle: counts by hand: 2 of 4 passes, 3 of 4 fails."""
+    rows = [{"guard": "static", "failed": k < 2} for k in range(4)]
+    rows += [{"guard": "blank", "failed": k < 3} for k in range(4)]
+    assert failing(rows) == {"blank": 0.75}
+    assert failing([]) == {}
+
+
+def test_importing_guards_and_controls_loads_no_opencv():
+    """Oracle: sys.modules of a fresh interpreter: the room works where OpenCV and torch are not installed."""
+    program = "import sys, eval.guards, eval.controls, eval.calibration; print({'cv2', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
