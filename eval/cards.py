@@ -46,7 +46,7 @@ class Card:
     decimals: int = 3
     """Digits after the point in tables."""
     needs: tuple[str, ...] = ()
-    """Beyond frames: any of reference, prompt, alpha, truth, cameras, fps."""
+    """Beyond frames: any of reference, prompt, alpha, truth, cameras, depth, fps."""
     min_frames: int = 1
     """Fewest frames of a video that give a value."""
     level: Level = "video"

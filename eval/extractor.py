@@ -22,7 +22,8 @@ class Clip:
     Attributes:
         frames: (frame, height, width, 3) uint8, on the protocol's background.
         alpha: (frame, height, width) uint8, None where the input has no transparency.
-        reference: (height, width, 3) uint8 of the same view at rest on the same background, at the size of the frames; or None.
+        reference: (height, width, 3) uint8 of the same view at rest, on that background, as large as the frames; or
+            None.
         reference_alpha: (height, width) uint8, or None.
         truth: (frame, height, width, 3) uint8, ground truth on the same background; or None.
         truth_alpha: (frame, height, width) uint8, or None.

@@ -89,6 +89,7 @@ class RunOptions:
     links: dict[str, str] = field(default_factory=dict)
     """Name -> URL for the leaderboard, e.g. paper."""
     compute: Compute = field(default_factory=Compute)
+    """Device and batch size; they do not decide a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,8 @@ def _settings(
 ) -> dict[str, Any]:
     """What decides the values of a run."""
     return {
-        "schema": SCHEMA, "method": options.method, "protocol": rules.hash, "set": evalset.hash, "cards": dict(chosen.hashes),
+        "schema": SCHEMA, "method": options.method, "protocol": rules.hash, "set": evalset.hash,
+        "cards": dict(chosen.hashes),
         "background": list(background), "seed": options.seed, "references": options.references,
         "limits": dataclasses.asdict(guards.Limits()), "code": _code_hash(),
     }  # fmt: skip
@@ -225,8 +227,8 @@ def _open_folder(out: Path, settings: dict[str, Any], items: Sequence[Item]) -> 
         found = json.loads(path.read_bytes())
         if found != settings:
             raise InputError(
-                f"{out}: found an unfinished run of {_differences(found, settings)}, expected the same request; repeat that "
-                "command, or choose another --out"
+                f"{out}: found an unfinished run of {_differences(found, settings)}, expected the same request; repeat "
+                "that command, or choose another --out"
             )
     elif out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: found a folder with other files, expected a new or empty one; choose another --out")
@@ -307,7 +309,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _info(
     items: Sequence[Item], rules: Protocol, chosen: Selection, options: RunOptions, evalset: ObjectSet | EvalSet,
-    settings: dict[str, Any], rows: dict[str, list[dict[str, Any]]], seconds: dict[str, float], controls: dict[str, str],
+    settings: dict[str, Any], rows: dict[str, list[dict[str, Any]]], seconds: dict[str, float],
+    controls: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     present = {row["object_id"] for row in rows["inputs"] if not row["reason"]}
     missing = [object_id for object_id in evalset.objects if object_id not in present]
@@ -334,7 +337,8 @@ def _info(
         "seconds_by": {name: round(spent, 3) for name, spent in sorted(seconds.items())},
         "videos": sum(not row["reason"] for row in rows["inputs"]),
         "versions": _versions(), "created": datetime.date.today().isoformat(),
-        "machine": {"device": options.compute.device, "batch_size": options.compute.batch_size, "cpu": platform.machine(),
+        "machine": {"device": options.compute.device, "batch_size": options.compute.batch_size,
+                    "cpu": platform.machine(),
                     "cores": os.cpu_count(), "system": platform.system()},
     }  # fmt: skip
 
@@ -346,7 +350,8 @@ def _why_not(
     why = []
     if missing:
         why.append(
-            f"{len(missing)} of the set's objects are missing: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+            f"{len(missing)} of the set's objects are missing: {', '.join(missing[:5])}"
+            f"{' ...' if len(missing) > 5 else ''}"
         )
     unread = [row for row in rows["inputs"] if row["reason"]]
     if unread:
@@ -358,17 +363,20 @@ def _why_not(
     lacking = [object_id for object_id, found in views.items() if expected - found]
     if lacking:
         why.append(
-            f"{len(lacking)} objects lack views of the protocol, e.g. {lacking[0]}: {' '.join(sorted(expected - views[lacking[0]]))}"
+            f"{len(lacking)} objects lack views of the protocol, e.g. {lacking[0]}: "
+            f"{' '.join(sorted(expected - views[lacking[0]]))}"
         )
     off = [row for row in rows["inputs"] if row["departures"]]
     if off:
         why.append(
-            f"{len(off)} videos are off-protocol, e.g. {off[0]['object_id']} {off[0]['view']}: {off[0]['departures'][0]}"
+            f"{len(off)} videos are off-protocol, e.g. {off[0]['object_id']} {off[0]['view']}: "
+            f"{off[0]['departures'][0]}"
         )
     computed = {metric.card.name for metric in chosen.metrics}
     absent = [name for name in rules.metrics if name not in computed]
     if absent:
-        why.append(f"metrics of the protocol are missing: {', '.join(absent)}")
+        some = ", ".join(absent[:2]) + (" ..." if len(absent) > 2 else "")
+        why.append(f"{len(absent)} of the protocol's {len(rules.metrics)} metrics are missing: {some}")
     holes = [
         row for row in rows["videos"] if row["variant"] == METHOD and row["reason"] and row["metric"] in rules.metrics
     ]

@@ -5,7 +5,7 @@
       videos.parquet      one row a (object, view, variant, metric): the value, or why there is none
       frames.parquet      the values a frame, where a metric has them
       guards.parquet      one row a (object, view, variant, guard)
-      inputs.parquet      what was decoded: source, shape, fps, departures from the protocol, or why it could not be read
+      inputs.parquet      what was decoded: source, shape, fps, departures from the protocol, or why it was not
       verification.json   written by `mvv eval verify`; absent until then
       media/OBJECT/VIEW.webp   a strip of small frames, one above the other, for pages
       parts/              finished objects of a run that is under way; gone at the end
@@ -127,8 +127,9 @@ class Run:
 
     Attributes:
         folder: the run.
-        info: run.json. Keys that readers use: ``method`` (name), ``protocol`` {name, version, hash}, ``set`` {name, hash,
-            objects (list of ids)}, ``references`` (stills, first-frame or none), ``coverage`` {objects, of, missing (ids)},
+        info: run.json. Keys that readers use: ``method`` (name), ``protocol`` {name, version, hash},
+            ``set`` {name, hash, objects (list of ids)}, ``references`` (stills, first-frame or none),
+            ``coverage`` {objects, of, missing (ids)},
             ``cards`` {metric name: {hash, card (all fields of the card), weights {name: sha256}}},
             ``missing`` {metric name: why}, ``ranked`` (bool), ``why_not`` (list of sentences), ``hash``, ``created``,
             ``versions``, ``machine``, ``seconds``, ``prompts`` {object: prompt}, ``media`` {fps, frames, size},
@@ -163,8 +164,8 @@ class Run:
         actual = content_hash(folder)
         if actual != info["hash"]:
             raise InputError(
-                f"{folder}: found tables with hash {actual[:12]}, expected {str(info['hash'])[:12]} (run.json); they were"
-                " changed after the run, repeat `mvv eval run`"
+                f"{folder}: found tables with hash {actual[:12]}, expected {str(info['hash'])[:12]} (run.json); they"
+                " were changed after the run, repeat `mvv eval run`"
             )
         return run
 
@@ -179,7 +180,7 @@ class Run:
 
     @cached_property
     def verification(self) -> dict[str, Any] | None:
-        """What `mvv eval verify` found: {passed, checked, worst, date, hash}; None where it was never run on this content."""
+        """What `mvv eval verify` found: {passed, checked, worst, date, hash}; None where it never saw this content."""
         path = self.folder / "verification.json"
         if not path.exists():
             return None

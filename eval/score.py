@@ -90,7 +90,7 @@ class Scorer:
             subjects = self._subjects(group, out)
             for (place, variant), subject in subjects.items():
                 video = group[place][0]
-                on_protocol = not out_departures(out, video.view)
+                on_protocol = not _departures(out, video.view)
                 began = time.perf_counter()
                 for metric in self.metrics:
                     if metric.card.level == "video":
@@ -122,7 +122,7 @@ class Scorer:
             out.seconds["decode"] += time.perf_counter() - began
             if clip is None:
                 continue
-            # The method, its noisy control and its orbit hold pixels of their own; the frozen ones are views of one frame.
+            # The method, its noisy control and its orbit hold pixels of their own; the frozen ones repeat one frame.
             cost = clip.frames.nbytes * (3 if self.controls else 1) + (0 if clip.alpha is None else clip.alpha.nbytes)
             if group and size + cost > _GROUP_BYTES:
                 yield group
@@ -212,7 +212,7 @@ class Scorer:
     def _row(
         self, out: Scored, view: str, variant: str, metric: Metric, subject: Any, on_protocol: bool, object_id: str
     ) -> None:
-        score, reason = score_one(metric, subject)
+        score, reason = _score_one(metric, subject)
         out.rows["videos"].append(_video_row(object_id, view, variant, metric, score, reason, on_protocol))
         if score is not None and score.frames is not None:
             who = {"object_id": object_id, "view": view, "variant": variant, "metric": metric.card.name}
@@ -228,7 +228,7 @@ class Scorer:
         out.seconds["guards"] += time.perf_counter() - began
 
 
-def score_one(metric: Metric, subject: Any) -> tuple[Score | None, str]:
+def _score_one(metric: Metric, subject: Any) -> tuple[Score | None, str]:
     """The score, or None with the reason.
 
     Raises:
@@ -263,12 +263,12 @@ def set_rows(
             subjects = [
                 Subject(clip=replace(empty, object_id=key[0], view=key[1]), features=features[key]) for key in keys
             ]
-            score, reason = score_one(metric, subjects)
+            score, reason = _score_one(metric, subjects)
             rows.append(_video_row("", "", variant, metric, score, reason, True))
     return rows
 
 
-def out_departures(out: Scored, view: str) -> list[str]:
+def _departures(out: Scored, view: str) -> list[str]:
     """Departures of a view that was decoded."""
     return next(row["departures"] for row in out.rows["inputs"] if row["view"] == view)
 

@@ -1,4 +1,4 @@
-"""Which metrics a run computes, decided before any work: by group or name, by what the input has, by what weights exist."""
+"""Which metrics a run computes, decided before any work: by group or name, by the input, by the weights at hand."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _REMEDIES = {
     "alpha": "give frames with transparency (RGBA images, or a dataset)",
     "truth": "give --truth PATH",
     "cameras": "give a dataset, whose cameras are known",
+    "depth": "give a dataset rendered with --depth",
     "fps": "give --fps",
 }
 
@@ -86,8 +87,8 @@ def weights_of(metrics: Sequence[Metric], store: WeightStore) -> dict[str, str]:
         names = ", ".join(metric.card.name for metric in metrics if set(metric.card.weights) & set(absent))
         raise InputError(
             f"--metrics: found no weights for {names}, expected {', '.join(absent)}; run `mvv weights fetch "
-            f"{' '.join(absent)}`, or `mvv weights add NAME FILE` where you have them, or take --metrics offline (a run also "
-            "goes on without these metrics with --allow-missing)"
+            f"{' '.join(absent)}`, or `mvv weights add NAME FILE` where you have them, or take --metrics offline (a "
+            "run also goes on without these metrics with --allow-missing)"
         )
     return {weight: store.sha256(weight) for weight in needed}
 
@@ -98,7 +99,7 @@ def select(
     """Resolves ``--metrics``.
 
     Args:
-        wanted: ``all`` (the protocol's, those beside it, and the offline ones), ``offline``, or names with commas between.
+        wanted: ``all`` (the protocol's, those beside it, the offline ones), ``offline``, or names with commas between.
         rules: the protocol.
         items: what is scored; decides which needs are met.
         store: the weights at hand.
@@ -156,6 +157,7 @@ def _lacking(items: Sequence[Item]) -> set[str]:
         "alpha": any(video.has_alpha for video in videos),
         "truth": any(item.truths for item in items),
         "cameras": any(video.c2w is not None for video in videos),
+        "depth": any(video.read_depth is not None for video in videos),
         "fps": any(video.fps for video in videos),
     }
     return {need for need, met in has.items() if not met}

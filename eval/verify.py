@@ -29,7 +29,7 @@ from manifests.errors import InputError
 __all__ = ["Verification", "verify"]
 
 TOLERANCE = 1e-4
-"""Largest difference of a value between machines: float32 networks on other processors, ten times the batch tolerance."""
+"""Largest difference of a value between machines: float32 networks on other processors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,8 @@ def _selection(run: Run, store: Store) -> Selection:
     rules = run.info["protocol"]
     if rules["name"] not in PROTOCOLS or PROTOCOLS[rules["name"]].hash != rules["hash"]:
         raise InputError(
-            f"{run.folder}: found protocol {rules['name']} {rules['hash'][:12]}, expected one of this version; use the version that made it"
+            f"{run.folder}: found protocol {rules['name']} {rules['hash'][:12]}, expected one of this version; use the "
+            "version that made it"
         )
     metrics, hashes = [], {}
     for name, entry in run.info["cards"].items():
@@ -124,8 +125,8 @@ def _selection(run: Run, store: Store) -> Selection:
         if ours != entry["hash"]:
             theirs = ", ".join(f"{weight} {digest[:12]}" for weight, digest in entry["weights"].items()) or "no weights"
             raise InputError(
-                f"{run.folder}: found card {name} {entry['hash'][:12]} ({theirs}), expected {ours[:12]}; add the same weights "
-                "(`mvv weights verify`) or use the version that made it"
+                f"{run.folder}: found card {name} {entry['hash'][:12]} ({theirs}), expected {ours[:12]}; add the same "
+                "weights (`mvv weights verify`) or use the version that made it"
             )
         metrics.append(METRICS[name])
         hashes[name] = ours

@@ -118,7 +118,7 @@ class MotionConfig:
     stretch: bool = False
     """Sample the whole of an animation that is too short and does not loop, instead of rejecting it."""
     last_window: bool = True
-    """Take a second window, at the end, from an animation longer than two; the `eval-*` presets take the first alone."""
+    """Take a second window, at the end, from animations longer than two; the `eval-*` presets take the first alone."""
     max_animations: int = 6
     """Animations used per asset, drawn among the accepted (MV-Video: 6)."""
     min_motion: float = 0.01

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from manifests.errors import InputError
 
@@ -25,13 +25,13 @@ def print_run(folder: Path) -> None:
     controls = {control.variant: control.cells for control in board.controls}
     [row] = board.rows
     console = Console()
-    table = Table("mean", "95 % interval", "objects", *controls, "metric", box=None, pad_edge=False)
+    table = Table(_METRIC, "mean", "95 % interval", "objects", *controls, box=None, pad_edge=False)
     for name in run.info["cards"]:
         card, cell = run.info["cards"][name]["card"], row.cells[name]
         low_high = "n/a" if cell.low is None else f"{_shown(cell.low, card)} to {_shown(cell.high, card)}"
         table.add_row(
-            _shown(cell.value, card), low_high, str(cell.n_objects),
-            *(_shown(cells[name].value if name in cells else None, card) for cells in controls.values()), escape(name),
+            escape(name), _shown(cell.value, card), low_high, str(cell.n_objects),
+            *(_shown(cells[name].value if name in cells else None, card) for cells in controls.values()),
         )  # fmt: skip
     console.print(table)
     info = run.info
@@ -50,12 +50,22 @@ def print_run(folder: Path) -> None:
         console.print(f"not ranked: {escape(why)}", soft_wrap=True)
 
 
+_METRIC = Column("metric", no_wrap=True)
+_COMPARED = ("metric", "difference", "95 % interval", "p (Holm)", "detectable", "objects", "better")
+
+
 def print_comparison(comparison: Any) -> None:
-    """One line a pair and metric."""
-    table = Table(*comparison.headings, box=None, pad_edge=False)
+    """A table a pair of runs; the figures that do not fit a terminal are in ``--out``."""
+    console = Console()
+    places = {name: comparison.headings.index(name) for name in ("first", "second", *_COMPARED)}
+    tables: dict[tuple[str, str], Table] = {}
     for line in comparison.lines():
-        table.add_row(*map(escape, line))
-    Console().print(table)
+        pair = line[places["first"]], line[places["second"]]
+        table = tables.setdefault(pair, Table(_METRIC, *_COMPARED[1:], box=None, pad_edge=False))
+        table.add_row(*(escape(line[places[name]]) for name in _COMPARED))
+    for (first, second), table in tables.items():
+        console.print(f"{escape(first)} minus {escape(second)}", style="bold")
+        console.print(table)
 
 
 def print_cards(name: str, format: str) -> int:
@@ -74,12 +84,12 @@ def print_cards(name: str, format: str) -> int:
 
         print(json.dumps([dataclasses.asdict(card) for card in cards], indent=1))
     elif format == "markdown":
-        print("\n".join(card_markdown(card) for card in cards))
+        print("\n".join(_markdown(card) for card in cards))
     elif name:
         for card in cards:
-            Console().print(escape(card_markdown(card)), soft_wrap=True)
+            Console().print(escape(_markdown(card)), soft_wrap=True)
     else:
-        table = Table("metric", "title", "better", "needs", "weights", box=None, pad_edge=False)
+        table = Table(_METRIC, "title", "better", "needs", "weights", box=None, pad_edge=False)
         for card in cards:
             table.add_row(
                 card.name, card.title, _direction(card.higher_is_better), ", ".join(card.needs), ", ".join(card.weights)
@@ -88,9 +98,9 @@ def print_cards(name: str, format: str) -> int:
     return 0
 
 
-def card_markdown(card: Any) -> str:
+def _markdown(card: Any) -> str:
     """A card as a section of Markdown."""
-    span = f"{'unbounded' if card.low is None else f'{card.low:g}'} to {'unbounded' if card.high is None else f'{card.high:g}'}"
+    span = " to ".join("unbounded" if end is None else f"{end:g}" for end in (card.low, card.high))
     facts = {
         "Formula": f"`{card.formula}`", "Preprocess": card.preprocess, "Backbone": card.backbone,
         "Weights": ", ".join(card.weights) or "none", "Range": span, "Better": _direction(card.higher_is_better),

@@ -1,4 +1,4 @@
-"""The commands of the evaluation: `mvv eval ...` and `mvv leaderboard ...`. Each joins an input, a protocol and a run."""
+"""The commands `mvv eval ...` and `mvv leaderboard ...`: each joins an input, a protocol and a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from tyro.conf import Positional, arg
 
 from manifests.errors import InputError
 
-__all__ = ["EvalRun", "EvalVerify", "calibrate", "cards", "compare", "evaluation_set", "leaderboard_build"]
+__all__ = [
+    "EvalRun",
+    "EvalVerify",
+    "InputArguments",
+    "calibrate",
+    "cards",
+    "compare",
+    "evaluation_set",
+    "leaderboard_build",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +173,8 @@ class EvalVerify:
             print(problem)
         verdict = "agrees" if result.passed else f"does not agree: {len(result.problems)} problems"
         print(
-            f"{self.run}: {verdict}; {result.values} values of {len(result.checked)} objects, worst difference {result.worst:.2g}"
+            f"{self.run}: {verdict}; {result.values} values of {len(result.checked)} objects, "
+            f"worst difference {result.worst:.2g}"
         )
         return 0 if result.passed else 1
 
@@ -226,9 +236,7 @@ def evaluation_set(*, out: Path, assets: Path | None = None, count: int = 12, an
             for row in chosen
         ]
         out.write_text(json.dumps(lines, indent=1) + "\n")
-        print(
-            f"wrote {len(lines)} objects to {out}; fetch them, write prompts, then see docs/evaluation.md, The public set"
-        )
+        print(f"wrote {len(lines)} objects to {out}; fetch them and write prompts (docs/evaluation.md, The public set)")
         return 0
     import hashlib
 
@@ -246,10 +254,10 @@ def evaluation_set(*, out: Path, assets: Path | None = None, count: int = 12, an
 
 
 def calibrate(*, out: Path, metrics: str = "offline", device: str = "auto", batch_size: int = 32) -> int:
-    """Draw how metrics answer to motion that is known: pixels a frame, object size, fps; check that curves are monotone.
+    """Draw how metrics answer to known motion: pixels a frame, object size, fps; check that curves are monotone.
 
     Args:
-        out: Folder for response.parquet, response.svg and checks.json.
+        out: Folder for calibration.svg, .parquet (the points) and .json (the checks as well).
         metrics: `offline`, or names of cards with commas between.
         device: cpu, cuda ...; auto takes a GPU where there is one.
         batch_size: Images or pairs a forward pass.
@@ -266,8 +274,9 @@ def calibrate(*, out: Path, metrics: str = "offline", device: str = "auto", batc
     chosen = [METRICS[name] for name in named(metrics)]
     weights_of(chosen, store)
     rows = list(work(chosen, load_extractors(chosen, store, Compute(device=_device(device), batch_size=batch_size))))
-    write_plot(rows, out)
-    bad = [check for check in monotonic(rows) if not check.holds]
+    checks = monotonic(rows)
+    write_plot(out, rows, checks)
+    bad = [check for check in checks if not check.holds]
     for check in bad:
         print(f"{check.metric}: not monotone in {check.axis} for {check.kind} (worst step {check.worst:.3g})")
     print(f"wrote {len(rows)} points to {out}; {len(bad)} curves do not go as they must")
@@ -321,8 +330,8 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("objects"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
-            console=Console(stderr=True), transient=True,
+            TextColumn("objects"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None)
         self._progress.start()

@@ -47,5 +47,6 @@ def find(name: str) -> type[Extractor]:
         if (error.name or "").split(".")[0] == "eval":
             raise
         raise InputError(
-            f"{name}: found no package {error.name}, expected the evaluation's packages; run `pip install 'mvvideo[eval]'`"
+            f"{name}: found no package {error.name}, expected the evaluation's packages; run "
+            "`pip install 'mvvideo[eval]'`"
         ) from error

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AmtSmall", "Correlation", "warp"]
+__all__ = ["AmtSmall", "Correlation", "resize", "warp"]
 
 CHANNELS = (20, 32, 44, 56)
 """Of the context pyramid at 1/2, 1/4, 1/8 and 1/16."""

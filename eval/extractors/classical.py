@@ -30,6 +30,8 @@ class DisFlow:
 
     - ``flow`` (T - 1, h, w, 2) float32: (x, y) from frame t to t + 1 in pixels of the clip's own size, on a grid whose
       shorter side is at most 256.
+    - ``agrees`` (T - 1, h, w) bool: the flow back from frame t + 1 leads to where it started, within half a pixel of
+      the grid or a tenth of the way; not so where the next frame hides it or there is nothing to hold on to.
     - ``change`` (T - 1,) float64: mean |I_t - I_t+1| in grey levels over object pixels of frame t on that grid.
     - ``unexplained`` (T - 1,) float64: the same after following the flow, |I_t(p) - I_t+1(p + flow(p))|.
 
@@ -55,20 +57,20 @@ class DisFlow:
         size = working_size(*clip.size)
         factor = np.array([clip.size[1] / size[1], clip.size[0] / size[0]], np.float32)
         pairs = clip.num_frames - 1
-        flow = np.zeros((pairs, *size, 2), np.float32)
+        flow, agrees = np.zeros((pairs, *size, 2), np.float32), np.ones((pairs, *size), bool)
         change, unexplained = np.zeros(pairs), np.zeros(pairs)
         masks = object_masks(clip, size)
         here = _grey(clip.frames[0], size)
         for t in range(pairs):
             there = _grey(clip.frames[t + 1], size)
             if not np.array_equal(here, there):
-                moved = self._search.calc(here, there, None)
-                flow[t] = moved * factor
+                moved, back = self._search.calc(here, there, None), self._search.calc(there, here, None)
+                flow[t], agrees[t] = moved * factor, _agrees(moved, back)
                 if masks[t].any():
                     change[t] = cv2.absdiff(here, there)[masks[t]].mean()
                     unexplained[t] = cv2.absdiff(here, _follow(there, moved))[masks[t]].mean()
             here = there
-        return {"flow": flow, "change": change, "unexplained": unexplained}
+        return {"flow": flow, "agrees": agrees, "change": change, "unexplained": unexplained}
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:
@@ -82,7 +84,12 @@ def _grey(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)
 
 
+def _agrees(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
+    missed = np.linalg.norm(flow + _follow(back, flow), axis=-1)
+    return missed < np.maximum(0.5, 0.1 * np.linalg.norm(flow, axis=-1))
+
+
 def _follow(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """The image where each pixel's flow leads, bilinear."""
+    """The image (height, width, ...) where each pixel's flow leads, bilinear."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     return cv2.remap(image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

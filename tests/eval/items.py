@@ -30,7 +30,8 @@ def _frames(seed: int, view: int, frames: int, size: int, speed: float, with_alp
 
 
 def make_items(
-    objects: int = 3, *, frames: int = 6, size: int = 48, speed: float = 1.0, seed: int = 0, protocol: str = "threetofour",
+    objects: int = 3, *, frames: int = 6, size: int = 48, speed: float = 1.0, seed: int = 0,
+    protocol: str = "threetofour",
     prompt: str = "a disc goes round", references: bool = True, with_alpha: bool = True,
 ) -> list[Item]:  # fmt: skip
     """Objects by the views of a protocol; sizes are small, so they are off-protocol unless asked for at its size."""

@@ -250,10 +250,22 @@ def test_flow_does_not_depend_on_threads_order_or_company(dis):
             cv2.setNumThreads(threads)
             together = dis.extract(clips[::-1])[::-1]
             for mine, theirs in zip(alone, together, strict=True):
-                assert mine.keys() == theirs.keys() == {"flow", "change", "unexplained"}
+                assert mine.keys() == theirs.keys() == {"flow", "agrees", "change", "unexplained"}
                 assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
     finally:
         cv2.setNumThreads(before)
+
+
+def test_flow_agrees_with_the_way_back_but_where_something_is_hidden(dis):
+    """Oracle: what is in sight: all of a turning disc stays, and nothing of it after a cut to another pattern."""
+    turning, _ = moving_clip("rotation", px_per_frame=3, object_size=64, frames=3, size=96)
+    [features] = dis.extract([turning])
+    assert features["agrees"][turning.alpha[:-1] > 127].mean() > 0.95
+    still = moving_clip("rotation", px_per_frame=0, object_size=64, frames=2, size=96)[0]
+    other = moving_clip("rotation", px_per_frame=0, object_size=64, frames=2, size=96, seed=9)[0]
+    cut = dataclasses.replace(still, frames=np.stack([still.frames[0], other.frames[0]]))
+    [features] = dis.extract([cut])
+    assert features["agrees"][cut.alpha[:-1] > 127].mean() < 0.5
 
 
 def test_change_is_explained_by_motion_and_not_by_noise(dis):
@@ -267,12 +279,13 @@ def test_change_is_explained_by_motion_and_not_by_noise(dis):
 
 
 def test_flow_of_equal_frames_is_zero_and_of_tiny_ones_absent(dis):
-    """Oracle: no change is no motion; below 16 pixels there are no features and the metrics say why."""
+    """Oracle: no change is no motion, and all agrees; below 16 pixels there are no features and the metrics say why."""
     frozen = Clip(frames=np.broadcast_to(noise((24, 24, 3)), (3, 24, 24, 3)), fps=8.0)
     tiny = Clip(frames=noise((3, 15, 40, 3)), fps=8.0)
     still, nothing = dis.extract([frozen, tiny])
     assert not still["flow"].any()
     assert not still["change"].any()
+    assert still["agrees"].all()
     assert nothing == {}
     for name in ("flow_magnitude@dis", "dynamic_object@dis"):
         with pytest.raises(NotScored, match="40x15, expected at least 16"):

@@ -95,7 +95,7 @@ def make_run(
                      "card": dataclasses.asdict(c)}
             for c in CARDS
         },
-        "missing": {"clip_t@b32": "no weights openai-clip-vit-b-32; fetch them with `mvv weights fetch openai-clip-vit-b-32`"},
+        "missing": {"clip_t@b32": "no weights openai-clip-vit-b-32"},
         "prompts": dict.fromkeys(ids, prompt), "media": {"fps": 8.0, "frames": 16, "size": 48},
         "ranked": not (missing_objects or failing_guard), "why_not": (["objects missing"] if missing_objects else [])
         + (["guard static failed on most videos"] if failing_guard else []),
