@@ -97,7 +97,7 @@ class Summary:
     """What `run` tells.
 
     Attributes:
-        info: run.json.
+        info: run.json; empty where only a part was computed.
         finished_before: the run was complete already, nothing was computed.
         resumed: objects that an earlier, interrupted run had finished.
         unread: videos that could not be read.
@@ -111,7 +111,7 @@ class Summary:
 
 def run(
     items: Sequence[Item], rules: Protocol, out: Path, options: RunOptions, *, store: Store | None = None,
-    evalset: ObjectSet | EvalSet | None = None, progress: Progress | None = None,
+    evalset: ObjectSet | EvalSet | None = None, part: tuple[int, int] | None = None, progress: Progress | None = None,
 ) -> Summary:  # fmt: skip
     """Scores a method and writes its run.
 
@@ -122,6 +122,8 @@ def run(
         options: see there.
         store: the weights; by default the user's.
         evalset: which objects a complete row has; by default those of the input.
+        part: (i, n) computes every n-th object from the i-th, for n processes on one folder, and merges nothing; the same
+            call without it merges (and computes what is left).
         progress: told (objects done, objects, what is being done).
 
     Raises:
@@ -144,7 +146,9 @@ def run(
         return Summary(info=finished, finished_before=True, resumed=len(items), unread=0)
 
     parts = {item.object_id: _Part(out, item, settings) for item in items}
-    todo = [item for item in items if not parts[item.object_id].done]
+    mine = items if part is None else items[part[0] :: part[1]]
+    todo = [item for item in mine if not parts[item.object_id].done]
+    resumed = len(mine) - len(todo)
     seconds: dict[str, float] = defaultdict(float)
     if todo:
         extractors = load_extractors(chosen.metrics, store, options.compute)
@@ -153,8 +157,10 @@ def run(
         )
         for count, item in enumerate(todo):
             if progress:
-                progress(len(items) - len(todo) + count, len(items), item.object_id)
+                progress(resumed + count, len(mine), item.object_id)
             parts[item.object_id].write(scorer.score(item))
+    if part is not None:
+        return Summary(info={}, finished_before=False, resumed=resumed, unread=0)
     if progress:
         progress(len(items), len(items), "tables")
     rows: dict[str, list[dict[str, Any]]] = {"videos": [], "frames": [], "guards": [], "inputs": []}
@@ -181,7 +187,7 @@ def run(
     _write_json(out / "run.json", info)
     shutil.rmtree(out / "parts")
     unread = sum(bool(row["reason"]) for row in rows["inputs"])
-    return Summary(info=info, finished_before=False, resumed=len(items) - len(todo), unread=unread)
+    return Summary(info=info, finished_before=False, resumed=resumed, unread=unread)
 
 
 def load_extractors(metrics: Sequence[Metric], store: Store, compute: Compute) -> dict[str, Any]:

@@ -116,6 +116,9 @@ class EvalRun:
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
     batch_size: int = 32
     """Images or pairs a forward pass; does not change the scores."""
+    part: tuple[int, int] | None = None
+    """I N: compute every N-th object from the I-th (0 to N-1) and merge nothing, so that N processes or machines share the
+    work; the same command without it merges, to the same tables."""
     files: Annotated[InputArguments, arg(name="")] = field(default_factory=InputArguments)
 
     def __call__(self) -> int:
@@ -124,6 +127,8 @@ class EvalRun:
         from eval.run import RunOptions, run
         from mvv.eval_tables import print_run
 
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            raise InputError(f"--part: found {self.part[0]} {self.part[1]}, expected I N with I from 0 to N - 1")
         rules = protocol(self.protocol)
         items, source, evalset = self.files.items(self.input, rules)
         options = RunOptions(
@@ -132,7 +137,10 @@ class EvalRun:
             compute=Compute(device=_device(self.device), batch_size=self.batch_size),
         )  # fmt: skip
         with _Bar() as bar:
-            summary = run(items, rules, self.out, options, evalset=evalset, progress=bar.update)
+            summary = run(items, rules, self.out, options, evalset=evalset, part=self.part, progress=bar.update)
+        if not summary.info:
+            print(f"{self.out}: part {self.part[0]} of {self.part[1]} is done; repeat without --part to merge")
+            return 0
         if summary.finished_before:
             print(f"{self.out}: finished before, nothing to do")
         print_run(self.out)

@@ -66,6 +66,18 @@ def test_run_does_not_depend_on_order_or_interruption(tmp_path, rules, monkeypat
     assert content_hash(tmp_path / "whole") == content_hash(tmp_path / "cut")
 
 
+def test_parts_by_several_processes_give_the_same_tables(tmp_path, rules):
+    # Oracle: one process, hash against hash.
+    items = make_items(3)
+    run(items, rules, tmp_path / "one", options(), store=store(tmp_path))
+    for k in (1, 0):
+        made = run(items, rules, tmp_path / "two", options(), store=store(tmp_path), part=(k, 2))
+        assert made.info == {}
+        assert not (tmp_path / "two" / "run.json").exists()
+    assert run(items, rules, tmp_path / "two", options(), store=store(tmp_path)).resumed == 3
+    assert content_hash(tmp_path / "one") == content_hash(tmp_path / "two")
+
+
 def stop_at(count: int):
     def progress(done: int, total: int, text: str) -> None:
         if done == count:
