@@ -9,6 +9,7 @@ else should run meanwhile.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import itertools
 import json
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from torchvision import models
 from torchvision.models.optical_flow import raft_large
 
+from eval.controls import make_controls
 from eval.decode import read_video
 from eval.extractor import Clip, Compute
 from eval.extractors import find
@@ -41,6 +43,7 @@ from eval.extractors.viclip_network import VICLIP_L14, ViClipNetwork
 from eval.items import Item, Video
 from eval.metrics import METRICS
 from eval.protocols import PROTOCOLS
+from eval.runs import METHOD
 from eval.score import Scorer
 
 HERE = Path(__file__).parent
@@ -51,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--objects", type=int, default=1)
-    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -62,69 +65,93 @@ def main() -> None:
     print(json.dumps(report, indent=1))
     where = "cpu" if arguments.device == "cpu" else torch.cuda.get_device_name().split()[-1].lower()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"eval_{where}{os.cpu_count()}_{datetime.date.today():%Y%m}.json"
+    path = arguments.out / f"evaluation_{where}{os.cpu_count()}_{datetime.date.today():%Y%m}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
+METHOD_ALONE = (*PROTOCOLS["threetofour"].metrics, "aesthetic_quality@vbench", "i2v_subject@vbench-2024-07")
+WHOLE_RUN = (*PROTOCOLS["threetofour"].metrics, "dynamic_margin@mvvideo-1")
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both ways on the same videos; seconds, videos a second per metric, and how far the scores are apart."""
-    device, names = (
-        arguments.device,
-        (*PROTOCOLS["threetofour"].metrics, "aesthetic_quality@vbench", "i2v_subject@vbench-2024-07"),
-    )
+    """Two cases: the metrics of both papers on the method alone, and a run by 3to4D's protocol with its controls."""
+    device = arguments.device
     weights = draw_all(folder / "weights")
     items = make_videos(folder / "videos", arguments)
-    compute = Compute(device=device, batch_size=arguments.batch_size)
-    metrics = [METRICS[name] for name in names]
-    needed = dict.fromkeys(["flow-dis", *(name for metric in metrics for name in metric.extractors)])
-    extractors = {name: find(name)(*(weights[w] for w in find(name).weights), compute=compute) for name in needed}
-    scorer = Scorer(
-        rules=PROTOCOLS["threetofour"],
-        background=(255, 255, 255),
-        metrics=metrics,
-        extractors=extractors,
-        controls=False,
-    )
     naive = Naive(weights, device)
-    warm_up = items[0].videos[0]
-    if device != "cpu":
-        scorer.score(items[0])
-        naive.score(warm_up, items[0], names)
-    count = sum(len(item.videos) for item in items)
-
-    began = time.perf_counter()
-    scored = [scorer.score(item) for item in items]
-    sync(device)
-    ours_s = time.perf_counter() - began
-    naive.seconds = dict.fromkeys(names, 0.0)
-    began = time.perf_counter()
-    theirs = [naive.score(video, item, names) for item in items for video in item.videos]
-    naive_s = time.perf_counter() - began
-    holes = [row["reason"] for part in scored for row in part.rows["videos"] if row["value"] is None]
-    assert not holes, holes[0]
-    found = [
-        {row["metric"]: row["value"] for row in part.rows["videos"] if row["view"] == video.view}
-        for part, item in zip(scored, items, strict=True) for video in item.videos
-    ]  # fmt: skip
-    apart = {name: max(abs(a[name] - b[name]) for a, b in zip(found, theirs, strict=True)) for name in names}
-    spent = {
-        name: round(sum(part.seconds.get(name, 0.0) for part in scored), 3)
-        for name in [*needed, "decode", "metrics", "guards"]
+    load = Compute(device=device, batch_size=arguments.batch_size)
+    names = dict.fromkeys(["flow-dis", *(e for name in (*METHOD_ALONE, *WHOLE_RUN) for e in METRICS[name].extractors)])
+    extractors = {name: find(name)(*(weights[w] for w in find(name).weights), compute=load) for name in names}
+    cases = {
+        "method alone": Case(METHOD_ALONE, extractors, naive, controls=False).measure(items, device),
+        "whole run with controls": Case(WHOLE_RUN, extractors, naive, controls=True).measure(items, device),
     }
     return {
-        "benchmark": "eval", "what": __doc__.split("\n\n")[0].strip(), "date": datetime.date.today().isoformat(),
+        "benchmark": "evaluation", "what": __doc__.split("\n\n")[0].strip(), "date": datetime.date.today().isoformat(),
         "machine": {"device": device if device == "cpu" else torch.cuda.get_device_name(), "cores": os.cpu_count(),
                     "threads": torch.get_num_threads(), "system": platform.platform()},
         "versions": {name: version(name) for name in ("mvvideo", "torch", "torchvision", "open_clip_torch", "av")},
         "command": "python " + " ".join(["benchmarks/evaluation.py", *sys.argv[1:]]),
-        "videos": count, "frames": arguments.frames, "size": arguments.size, "batch_size": arguments.batch_size,
-        "ours_s": round(ours_s, 3), "sources_s": round(naive_s, 3), "ratio": round(naive_s / ours_s, 3),
-        "ours_seconds_by_pass": spent,
-        "videos_per_s": {"ours, all": round(count / ours_s, 4), "sources, all": round(count / naive_s, 4)},
-        "videos_per_s_per_metric_sources": {name: round(count / s, 4) for name, s in naive.seconds.items()},
-        "largest_difference_of_a_score": {name: float(f"{value:.2g}") for name, value in apart.items()},
+        "frames": arguments.frames, "size": arguments.size, "batch_size": arguments.batch_size, "cases": cases,
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }  # fmt: skip
+
+
+class Case:
+    """Some metrics, with or without controls, both ways on the same videos."""
+
+    def __init__(self, names: tuple[str, ...], extractors: dict[str, Any], naive: Naive, *, controls: bool) -> None:
+        self.names, self.naive, self.controls = names, naive, controls
+        metrics = [METRICS[name] for name in names]
+        read = dict.fromkeys(["flow-dis", *(name for metric in metrics for name in metric.extractors)])
+        self.scorer = Scorer(
+            rules=PROTOCOLS["threetofour"], background=(255, 255, 255), metrics=metrics, controls=controls,
+            extractors={name: extractors[name] for name in read},
+        )  # fmt: skip
+
+    def measure(self, items: list[Item], device: str) -> dict[str, Any]:
+        """Seconds of both ways after one video each to warm up, and how far the scores are apart."""
+        one = dataclasses.replace(items[0], videos=items[0].videos[:1])
+        self.scorer.score(one)
+        self.naive.score(one.videos[0].read, one, one.videos[0].view, self.names)
+        self.naive.seconds = {}
+        began = time.perf_counter()
+        scored = [self.scorer.score(item) for item in items]
+        sync(device)
+        ours_s = time.perf_counter() - began
+        began = time.perf_counter()
+        theirs = {
+            (video.view, item.object_id, variant): self.naive.score(read, item, video.view, self.names)
+            for item in items for video in item.videos for variant, read in self.variants(video)
+        }  # fmt: skip
+        sources_s = time.perf_counter() - began
+        rows = [row for part in scored for row in part.rows["videos"]]
+        assert all(row["value"] is not None for row in rows), [row["reason"] for row in rows]
+        apart = dict.fromkeys(self.names, 0.0)
+        for row in rows:
+            other = theirs[row["view"], row["object_id"], row["variant"]][row["metric"]]
+            apart[row["metric"]] = max(apart[row["metric"]], abs(row["value"] - other))
+        count = len(theirs)
+        spent = {name: sum(part.seconds.get(name, 0.0) for part in scored) for name in scored[0].seconds}
+        return {
+            "metrics": list(self.names), "videos_with_controls": count, "ours_s": round(ours_s, 2),
+            "sources_s": round(sources_s, 2), "ratio": round(sources_s / ours_s, 3),
+            "videos_per_s": {"ours": round(count / ours_s, 4), "sources": round(count / sources_s, 4)},
+            "ours_seconds_by_pass": {name: round(value, 3) for name, value in spent.items()},
+            "sources_videos_per_s_by_metric": {n: round(count / s, 4) for n, s in self.naive.seconds.items()},
+            "largest_difference_of_a_score": {name: float(f"{value:.2g}") for name, value in apart.items()},
+        }  # fmt: skip
+
+    def variants(self, video: Video) -> list[tuple[str, Callable[[], np.ndarray]]]:
+        """(name, reader) of the method and of its controls, which the sources would read as further videos."""
+        found = [(METHOD, video.read)]
+        if self.controls:
+            frames = np.ascontiguousarray(video.read()[..., :3])
+            clip = Clip(frames=frames, reference=frames[0], fps=video.fps, background=(255, 255, 255),
+                        object_id=video.object_id, view=video.view, prompt=PROMPT)  # fmt: skip
+            made = make_controls(clip, orbit=None, seed=0)
+            found += [(name, lambda control=control: np.array(control.frames)) for name, control in made.items()]
+        return found
 
 
 def sync(device: str) -> None:
@@ -234,12 +261,12 @@ class Naive:
         self.seconds: dict[str, float] = {}
 
     @torch.inference_mode()
-    def score(self, video: Video, item: Item, names: tuple[str, ...]) -> dict[str, float]:
+    def score(self, read: Callable[[], np.ndarray], item: Item, view: str, names: tuple[str, ...]) -> dict[str, float]:
         """One video: metric name -> score; the seconds of each are added to ``seconds``."""
         out = {}
         for name in names:
             began = time.perf_counter()
-            frames = video.read()[..., :3]
+            frames, self.reference = read()[..., :3], item.references[view]()[..., :3]
             out[name] = getattr(self, name.partition("@")[0])(frames, item)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
         return out
@@ -249,7 +276,7 @@ class Naive:
         return F.normalize(extractor.network.encode_image(images), dim=-1)[0]
 
     def lpips_reference(self, frames: np.ndarray, item: Item) -> float:
-        return float(np.mean([self._lpips(frame, frames[0]) for frame in frames]))
+        return float(np.mean([self._lpips(frame, self.reference) for frame in frames]))
 
     def lpips_f(self, frames: np.ndarray, item: Item) -> float:
         return float(np.mean([self._lpips(a, b) for a, b in itertools.pairwise(frames)]))
@@ -259,7 +286,7 @@ class Naive:
         return float(self.lpips(*pair))
 
     def clip_i(self, frames: np.ndarray, item: Item) -> float:
-        reference = self._unit(self.clip, frames[0], True)
+        reference = self._unit(self.clip, self.reference, True)
         return float(np.mean([float(self._unit(self.clip, frame, True) @ reference) for frame in frames]))
 
     def clip_f(self, frames: np.ndarray, item: Item) -> float:
@@ -285,7 +312,9 @@ class Naive:
         def token(image: np.ndarray) -> torch.Tensor:
             return F.normalize(self.dino.network(DINO_256_CROP.floats(image[None], self.device)), dim=-1)[0]
 
-        reference = F.normalize(self.dino.network(DINO_256_CROP.eight_bit(frames[:1], self.device)), dim=-1)[0]
+        reference = F.normalize(self.dino.network(DINO_256_CROP.eight_bit(self.reference[None], self.device)), dim=-1)[
+            0
+        ]
         found = [token(frame) for frame in frames]
         to_reference = [max(0.0, float(f @ reference)) for f in found]
         steps = [max(0.0, float(a @ b)) for a, b in itertools.pairwise(found)]
@@ -308,14 +337,21 @@ class Naive:
         return 1 - float(np.mean(errors)) / 255
 
     def dynamic_degree(self, frames: np.ndarray, item: Item) -> float:
+        return float(self._steps(frames) >= 1)
+
+    def dynamic_margin(self, frames: np.ndarray, item: Item) -> float:
+        return self._steps(frames)
+
+    def _steps(self, frames: np.ndarray) -> float:
+        """The K-th largest step, of the threshold."""
         size = frames.shape[1:3]
-        padding, moving = centred_padding(*size, multiple=8), 0
+        padding, steps = centred_padding(*size, multiple=8), []
         for a, b in itertools.pairwise(frames):
             pair = [torch.from_numpy(x.copy()).to(self.device).permute(2, 0, 1)[None] / 127.5 - 1 for x in (a, b)]
             flow = self.raft(*(F.pad(image, padding, mode="replicate") for image in pair), num_flow_updates=20)[-1]
             magnitude = flow[0].square().sum(0).sqrt().flatten()
-            moving += float(magnitude.topk(int(0.05 * len(magnitude))).values.mean()) > 6.0 * min(size) / 256
-        return float(moving >= round(4 * len(frames) / 16))
+            steps.append(float(magnitude.topk(int(0.05 * len(magnitude))).values.mean()))
+        return sorted(steps)[-round(4 * len(frames) / 16)] / (6.0 * min(size) / 256)
 
 
 if __name__ == "__main__":

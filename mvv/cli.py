@@ -259,12 +259,14 @@ def _run(given: list[str]) -> int:
     if name == "--version":
         _print(version("mvvideo"))
         return 0
-    family = [command for command in _COMMANDS if command.startswith(f"{name} ")]
-    if family and (not rest or rest[0] in ("-h", "--help")):
+    asked = " ".join(word for word in given if word not in ("-h", "--help"))
+    family = [command for command in _COMMANDS if command.startswith(f"{asked} ")]
+    if family:
         _print(_listing(family))
         return 0
     if name not in _COMMANDS:
-        name = " ".join([name, *rest[:1]]) if family else name
+        if any(command.startswith(f"{name} ") for command in _COMMANDS):
+            name = " ".join([name, *rest[:1]])
         near = get_close_matches(name, _COMMANDS, 1)
         hint = f"did you mean `mvv {near[0]}`?" if near else "see `mvv --help`"
         raise InputError(f"mvv: found command {name!r}, expected one of {', '.join(_COMMANDS)}; {hint}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,6 +16,23 @@ T = TypeVar("T")
 
 MEMORY = 2 << 30
 """What the largest intermediate of one forward pass may take, bytes."""
+
+
+def _keep_freed_memory() -> None:
+    """Large intermediates come from memory that the process has, instead of being mapped, zeroed and unmapped each time.
+
+    That took 40 % of the time of ViCLIP on two cores. Only where glibc is the allocator; elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        never_map, never_trim = (-4, 0), (-1, 2**31 - 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+        for option in (never_map, never_trim):
+            set_option(*option)
+
+
+_keep_freed_memory()
 
 
 @contextmanager

@@ -33,7 +33,9 @@ def dataset(tmp_path_factory):
 def test_dataset_becomes_a_leaderboard(call, dataset, tmp_path):
     # Oracle: the files that the documents promise, and what the pages say.
     runs = tmp_path / "runs"
-    code, said, _ = call("eval", "run", dataset, "--protocol", "threetofour", "--metrics", "offline", "--out", runs / "a")
+    code, said, _ = call(
+        "eval", "run", dataset, "--protocol", "threetofour", "--metrics", "offline", "--out", runs / "a"
+    )
     assert code == 0
     assert "temporal_flickering@vbench" in said
     assert "not ranked" in said
