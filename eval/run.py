@@ -122,8 +122,8 @@ def run(
         options: see there.
         store: the weights; by default the user's.
         evalset: which objects a complete row has; by default those of the input.
-        part: (i, n) computes every n-th object from the i-th, for n processes on one folder, and merges nothing; the same
-            call without it merges (and computes what is left).
+        part: (i, n) computes every n-th object from the i-th, for n processes on one folder, and merges nothing; the
+            same call without it merges (and computes what is left).
         progress: told (objects done, objects, what is being done).
 
     Raises:

@@ -21,6 +21,7 @@ from PIL import Image
 from eval import guards
 from eval.controls import describe, make_controls
 from eval.extractor import Clip, Extractor, Features
+from eval.inputs import FirstFrame
 from eval.items import Item, Video
 from eval.metric import Metric, NotScored, Score, Subject
 from eval.protocols import Protocol
@@ -138,7 +139,7 @@ class Scorer:
         out.rows["inputs"].append(row)
         try:
             rgba = video.read()
-            reference = item.references[video.view]() if video.view in item.references else None
+            reference = _reference(item, video, rgba)
             truth = item.truths[video.view]() if video.view in item.truths else None
             depth = video.read_depth() if video.read_depth is not None else None
         except (InputError, DatasetError) as error:
@@ -271,6 +272,14 @@ def set_rows(
 def _departures(out: Scored, view: str) -> list[str]:
     """Departures of a view that was decoded."""
     return next(row["departures"] for row in out.rows["inputs"] if row["view"] == view)
+
+
+def _reference(item: Item, video: Video, rgba: np.ndarray) -> np.ndarray | None:
+    """(height, width, 4) of the object at rest; a first frame is not decoded a second time."""
+    read = item.references.get(video.view)
+    if isinstance(read, FirstFrame) and read.video == video.read:
+        return rgba[0]
+    return None if read is None else read()
 
 
 def _video_row(

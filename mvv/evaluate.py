@@ -117,8 +117,8 @@ class EvalRun:
     batch_size: int = 32
     """Images or pairs a forward pass; does not change the scores."""
     part: tuple[int, int] | None = None
-    """I N: compute every N-th object from the I-th (0 to N-1) and merge nothing, so that N processes or machines share the
-    work; the same command without it merges, to the same tables."""
+    """I N: compute every N-th object from the I-th (0 to N-1) and merge nothing, so that N processes or machines share
+    the work; the same command without it merges, to the same tables."""
     files: Annotated[InputArguments, arg(name="")] = field(default_factory=InputArguments)
 
     def __call__(self) -> int:
