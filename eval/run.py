@@ -59,12 +59,13 @@ class ObjectSet:
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> ObjectSet:
-        """The set that an input brings along: just its objects, by id."""
-        objects = tuple(sorted(item.object_id for item in items))
+        """The set that an input brings along: its objects, by id, and their prompts."""
+        prompts = {item.object_id: item.prompt for item in items}
+        content = json.dumps(prompts, sort_keys=True)
         return cls(
             name="the input's own objects",
-            hash=hashlib.sha256("\n".join(objects).encode()).hexdigest(),
-            objects=objects,
+            hash=hashlib.sha256(content.encode()).hexdigest(),
+            objects=tuple(sorted(prompts)),
         )
 
 

@@ -68,6 +68,10 @@ class InputArguments:
         evalset = None if self.set is None else read_evalset(self.set)
         prompts = {} if evalset is None else dict(evalset.prompts)
         sha256 = {} if evalset is None else evalset.sha256
+        if evalset is not None and self.prompts is not None:
+            raise InputError(
+                "--prompts: found together with --set, expected one of them; rows on a set are scored with its prompts"
+            )
         if self.prompts is not None:
             prompts |= read_prompts(self.prompts)
         if prompts:

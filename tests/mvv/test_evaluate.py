@@ -119,3 +119,12 @@ def test_families_of_commands_list_their_members(call):
     for family, member in (("eval", "eval run"), ("eval study", "eval study make"), ("weights", "weights fetch")):
         code, said, _ = call(*family.split(), "--help")
         assert (code, f"mvv {member}" in said) == (0, True)
+
+
+def test_prompts_of_a_set_cannot_be_changed(call, dataset, tmp_path):
+    # Oracle: rows of one set hash would otherwise have been scored with different prompts.
+    assert call("eval", "set", "--out", tmp_path / "set.parquet", "--count", 1)[0] == 0
+    (tmp_path / "p.json").write_text("{}")
+    base = ("eval", "run", dataset, "--protocol", "threetofour", "--metrics", "offline", "--out", tmp_path / "run")
+    code, _, told = call(*base, "--set", tmp_path / "set.parquet", "--prompts", tmp_path / "p.json")
+    assert (code, "--prompts: found together with --set" in told) == (1, True)
