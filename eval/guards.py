@@ -11,7 +11,8 @@ What one video cannot tell apart, and therefore no guard does:
 - A frozen object that slides, and a camera that moves sideways or comes closer: both pass. Objects do slide.
 - An orbit of more than about 10 degrees a frame is too fast for the flow, a smooth object without texture gives it
   nothing to hold on to; both pass.
-- Motion of less than about a third of a pixel at 256 pixels, and stillness: both fail ``static``.
+- Motion of less than about a third of a pixel at 256 pixels, and stillness: both fail ``static``. So do, without
+  transparency, frames that are held and then so far apart that flow cannot follow.
 - Without transparency, contrasting things that flicker beside the object, and the object: ``background-flicker`` then
   sees only what is faint or fills the whole border.
 """
@@ -56,6 +57,9 @@ class Limits:
     """Standard deviation of grey levels on the object below which it is one colour; the faintest shading has more."""
     motion: float = 0.003
     """Least motion, object diameters a frame: a third of a pixel on an object of 110; noise of 8 levels gives 0.002."""
+    outline: float = 0.02
+    """Mean change of the outline (1 - IoU of consecutive masks) that is motion even where flow cannot follow it, as of
+    frames held and then far apart. Only with transparency; noise on an object leaves its alpha alone."""
     area_kept: float = 0.2
     """Smallest area, of that in frame 0; a flat animal that turns edge-on keeps more, a vanishing one does not."""
     similarity_kept: float = 0.3
@@ -109,7 +113,7 @@ def check(
     limits = limits or Limits()
     grid = flow["flow"].shape[1:3] if "flow" in flow else clip.size
     masks = object_masks(clip, grid)
-    static = _static(clip, flow, limits)
+    static = _static(clip, flow, masks, limits)
     return [
         _blank(sampled(clip.frames, grid), masks, limits),
         static,
@@ -144,7 +148,7 @@ def _blank(frames: np.ndarray, masks: np.ndarray, limits: Limits) -> Guard:
     return Guard(guard="blank", failed=share > _MOST, value=share, limit=_MOST, detail=detail)
 
 
-def _static(clip: Clip, flow: Features, limits: Limits) -> Guard:
+def _static(clip: Clip, flow: Features, masks: np.ndarray, limits: Limits) -> Guard:
     def found(failed: bool, value: float | None, detail: str) -> Guard:
         return Guard(guard="static", failed=failed, value=value, limit=limits.motion, detail=detail)
 
@@ -163,7 +167,16 @@ def _static(clip: Clip, flow: Features, limits: Limits) -> Guard:
         f"the fastest 5 % of the object move {fastest:.4f} of its diameter a frame, and that explains"
         f" {explained:.0%} of the change"
     )
+    outline = _outline_change(masks) if clip.alpha is not None else 0.0
+    if value < limits.motion and outline > limits.outline:
+        return found(False, value, f"{detail}; the outline changes by {outline:.0%} a frame")
     return found(value < limits.motion, value, detail)
+
+
+def _outline_change(masks: np.ndarray) -> float:
+    """Mean of 1 - IoU of consecutive masks (frame, height, width); 0 where both are empty."""
+    both, either = (masks[:-1] & masks[1:]).sum((1, 2)), (masks[:-1] | masks[1:]).sum((1, 2))
+    return float(np.mean(1 - (both + (either == 0)) / np.maximum(either, 1)))
 
 
 def _subject_lost(masks: np.ndarray, similarity: np.ndarray | None, limits: Limits) -> Guard:

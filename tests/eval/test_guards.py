@@ -284,7 +284,7 @@ def test_limits_can_be_changed(dis):
     """Oracle: the same clip with a limit on either side of its value."""
     clip = moving()
     value = found(dis, clip, "static").value
-    assert failed(dis, clip, limits=Limits(motion=value * 1.01)) == ["static"]
+    assert failed(dis, clip, limits=Limits(motion=value * 1.01, outline=1.0)) == ["static"]
     assert failed(dis, clip, limits=Limits(motion=value * 0.99)) == []
 
 
@@ -301,3 +301,19 @@ def test_importing_guards_and_controls_loads_no_opencv():
     program = "import sys, eval.guards, eval.controls, eval.calibration; print({'cv2', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_frames_held_and_then_far_apart_are_motion(dis):
+    # Oracle: a disc that jumps by its radius every fourth frame; flow follows none of it. The noisy still stays static.
+    y, x = np.mgrid[:96, :96]
+    centres = 24 + 16 * (np.arange(12) // 4)
+    alpha = np.stack([np.where(np.hypot(x - c, y - 48) < 16, 255, 0) for c in centres]).astype(np.uint8)
+    texture = np.random.default_rng(0).integers(0, 255, (12, 96, 96, 3), np.uint8)
+    frames = np.where(alpha[..., None] > 0, texture[np.arange(12) // 4 * 4], 255).astype(np.uint8)
+    clip = Clip(frames=frames, alpha=alpha, fps=8.0)
+    static = next(guard for guard in check(clip, dis.extract([clip])[0]) if guard.guard == "static")
+    assert not static.failed
+    still = np.broadcast_to(alpha[:1], alpha.shape)
+    noisy = np.clip(frames[0] + np.random.default_rng(1).normal(0, 8, frames.shape), 0, 255)
+    clip = Clip(frames=np.where(still[..., None] > 0, noisy, 255).astype(np.uint8), alpha=still, fps=8.0)
+    assert next(guard for guard in check(clip, dis.extract([clip])[0]) if guard.guard == "static").failed
