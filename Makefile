@@ -40,9 +40,10 @@ test: $(STAMP)  ## the tests, without those that take minutes
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(PYTEST) -m slow
 
-bench: $(STAMP)  ## the benchmarks, about an hour; BENCH_ASSETS=FOLDER takes real models
+bench: $(STAMP)  ## the benchmarks, over an hour; BENCH_ASSETS=FOLDER takes real models
 	$(VENV)/bin/python benchmarks/engine.py $(if $(BENCH_ASSETS),--assets $(BENCH_ASSETS))
 	$(VENV)/bin/python benchmarks/plan_memory.py
+	$(VENV)/bin/python benchmarks/evaluation.py
 
 lint: $(STAMP)  ## ruff: format and rules, nothing is changed
 	$(VENV)/bin/ruff format --check .
