@@ -319,7 +319,8 @@ def test_failed_rows_carry_phase_cause_and_log_lines(cubes, tmp_path):
         assert (row["reason"], row["attempts"], row["shard"] != "") == ("error", 2, True)
         first, *log = row["detail"].splitlines()
         assert first.startswith("import: RuntimeError: cube1.glb: found sha256")
-        assert log[0].startswith("Traceback")
+        # Blender's own complaints about the machine may come first.
+        assert any(line.startswith("Traceback") for line in log)
         assert 2 < len(log) <= 20
     assert verify(out) == []
     saboteur.mend()
