@@ -72,6 +72,7 @@ def main() -> None:
     report = {
         "benchmark": "plan_memory",
         "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "command": "python benchmarks/plan_memory.py",
         "date": datetime.date.today().isoformat(),
         "runs": runs,
         "growth_mb": round(runs[-1]["peak_mb"] - runs[0]["peak_mb"], 1),

@@ -36,6 +36,7 @@ from eval.score import MEDIA_SIZE, Scored, Scorer, set_rows
 from eval.selection import Selection, select
 from eval.weights import Store
 from manifests.errors import InputError
+from manifests.publish import write_bytes
 
 __all__ = ["ObjectSet", "RunOptions", "Summary", "load_extractors", "run"]
 
@@ -101,13 +102,16 @@ class Summary:
         info: run.json; empty where only a part was computed.
         finished_before: the run was complete already, nothing was computed.
         resumed: objects that an earlier, interrupted run had finished.
-        unread: videos that could not be read.
     """
 
     info: dict[str, Any]
     finished_before: bool
     resumed: int
-    unread: int
+
+    @property
+    def unread(self) -> int:
+        """Videos that could not be read."""
+        return self.info["unread"] if self.info else 0
 
 
 def run(
@@ -144,7 +148,7 @@ def run(
     settings = _settings(rules, chosen, background, options, evalset)
     finished = _open_folder(out, settings, items)
     if finished is not None:
-        return Summary(info=finished, finished_before=True, resumed=len(items), unread=0)
+        return Summary(info=finished, finished_before=True, resumed=len(items))
 
     parts = {item.object_id: _Part(out, item, settings) for item in items}
     mine = items if part is None else items[part[0] :: part[1]]
@@ -161,7 +165,7 @@ def run(
                 progress(resumed + count, len(mine), item.object_id)
             parts[item.object_id].write(scorer.score(item))
     if part is not None:
-        return Summary(info={}, finished_before=False, resumed=resumed, unread=0)
+        return Summary(info={}, finished_before=False, resumed=resumed)
     if progress:
         progress(len(items), len(items), "tables")
     rows: dict[str, list[dict[str, Any]]] = {"videos": [], "frames": [], "guards": [], "inputs": []}
@@ -187,8 +191,7 @@ def run(
     info["hash"] = content_hash(out)
     _write_json(out / "run.json", info)
     shutil.rmtree(out / "parts")
-    unread = sum(bool(row["reason"]) for row in rows["inputs"])
-    return Summary(info=info, finished_before=False, resumed=resumed, unread=unread)
+    return Summary(info=info, finished_before=False, resumed=resumed)
 
 
 def load_extractors(metrics: Sequence[Metric], store: Store, compute: Compute) -> dict[str, Any]:
@@ -237,7 +240,7 @@ def _open_folder(out: Path, settings: dict[str, Any], items: Sequence[Item]) -> 
                 f"{out}: found an unfinished run of {_differences(found, settings)}, expected the same request; repeat "
                 "that command, or choose another --out"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(entry.name != "parts" for entry in out.iterdir()):
         raise InputError(f"{out}: found a folder with other files, expected a new or empty one; choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_json(path, settings)
@@ -306,9 +309,8 @@ class _Part:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False), encoding="utf-8")
-    os.replace(draft, path)
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, text.encode())
 
 
 # -- run.json ---------------------------------------------------------------------------------------------------------
@@ -343,6 +345,7 @@ def _info(
         "controls": controls, "ranked": not why, "why_not": why, "settings": settings, "contents": _contents(items),
         "seconds_by": {name: round(spent, 3) for name, spent in sorted(seconds.items())},
         "videos": sum(not row["reason"] for row in rows["inputs"]),
+        "unread": sum(bool(row["reason"]) for row in rows["inputs"]),
         "versions": _versions(), "created": datetime.date.today().isoformat(),
         "machine": {"device": options.compute.device, "batch_size": options.compute.batch_size,
                     "cpu": platform.machine(),

@@ -87,8 +87,10 @@ class Scorer:
         out = Scored()
         kept: dict[str, list[Subject]] = {variant: [] for variant in _OBJECT_VARIANTS}
         whole = [metric for metric in self.metrics if metric.card.level == "object"]
+        sets = {name for m in self.metrics if m.card.level == "set" for name in m.extractors}
+        orbit = item.orbit() if item.orbit is not None and self.controls else None
         for group in self._groups(item, out):
-            subjects = self._subjects(group, out)
+            subjects = self._subjects([clip for _, clip in group], orbit, out)
             for (place, variant), subject in subjects.items():
                 video = group[place][0]
                 on_protocol = not _departures(out, video.view)
@@ -100,7 +102,6 @@ class Scorer:
                 self._guards(out, video, variant, subject, item.object_id)
                 if whole and variant in kept:
                     kept[variant].append(subject)
-                sets = {name for m in self.metrics if m.card.level == "set" for name in m.extractors}
                 if sets:
                     out.features[video.view, variant] = {name: subject.features[name] for name in sets}
         for metric in whole:
@@ -112,10 +113,9 @@ class Scorer:
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
-    def _groups(self, item: Item, out: Scored) -> Iterator[list[tuple[Video, Clip, np.ndarray | None]]]:
-        """Decoded videos with the orbit's frames, in groups within the budget."""
-        orbit = item.orbit() if item.orbit is not None and self.controls else None
-        group: list[tuple[Video, Clip, np.ndarray | None]] = []
+    def _groups(self, item: Item, out: Scored) -> Iterator[list[tuple[Video, Clip]]]:
+        """Decoded videos, in groups within the budget."""
+        group: list[tuple[Video, Clip]] = []
         size = 0
         for video in item.videos:
             began = time.perf_counter()
@@ -128,7 +128,7 @@ class Scorer:
             if group and size + cost > _GROUP_BYTES:
                 yield group
                 group, size = [], 0
-            group.append((video, clip, orbit))
+            group.append((video, clip))
             size += cost
         if group:
             yield group
@@ -189,13 +189,11 @@ class Scorer:
 
     # -- features and values --------------------------------------------------------------------------------------
 
-    def _subjects(
-        self, group: list[tuple[Video, Clip, np.ndarray | None]], out: Scored
-    ) -> dict[tuple[int, str], Subject]:
+    def _subjects(self, group: Sequence[Clip], orbit: np.ndarray | None, out: Scored) -> dict[tuple[int, str], Subject]:
         """(place in the group, variant) -> subject."""
         clips: dict[tuple[int, str], Clip] = {}
         began = time.perf_counter()
-        for place, (_, clip, orbit) in enumerate(group):
+        for place, clip in enumerate(group):
             clips[place, METHOD] = clip
             if self.controls:
                 out.controls = describe(clip, orbit=orbit)
@@ -296,6 +294,8 @@ def _video_row(
 def _resized_alpha(rgba: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Alpha at another size, by the same filter as the colours: that of white on black."""
     alpha = rgba[..., 3:]
+    if rgba.shape[-3:-1] == size:
+        return np.ascontiguousarray(alpha[..., 0])
     mask = np.concatenate([np.full_like(alpha, 255).repeat(3, axis=-1), alpha], axis=-1)
     return np.ascontiguousarray(composite(mask, (0.0, 0.0, 0.0), size=size)[..., 0])
 

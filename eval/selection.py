@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol as Interface
 
 from eval.items import Item
 from eval.metric import Metric
 from eval.metrics import METRICS
 from eval.protocols import Protocol
+from eval.weights import Store
 from manifests.errors import InputError
 
-__all__ = ["Selection", "WeightStore", "named", "offline", "select", "weights_of"]
+__all__ = ["Selection", "named", "offline", "select", "weights_of"]
 
 _REMEDIES = {
     "prompt": "give --prompts FILE or --set with prompts",
@@ -24,14 +24,6 @@ _REMEDIES = {
     "depth": "give a dataset rendered with --depth",
     "fps": "give --fps",
 }
-
-
-class WeightStore(Interface):
-    """What is asked of `eval.weights.Store`."""
-
-    def has(self, name: str) -> bool: ...
-
-    def sha256(self, name: str) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +67,7 @@ def named(wanted: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-def weights_of(metrics: Sequence[Metric], store: WeightStore) -> dict[str, str]:
+def weights_of(metrics: Sequence[Metric], store: Store) -> dict[str, str]:
     """Weight name -> SHA-256 of all that the metrics need.
 
     Raises:
@@ -94,7 +86,7 @@ def weights_of(metrics: Sequence[Metric], store: WeightStore) -> dict[str, str]:
 
 
 def select(
-    wanted: str, rules: Protocol, items: Sequence[Item], store: WeightStore, *, allow_missing: bool = False
+    wanted: str, rules: Protocol, items: Sequence[Item], store: Store, *, allow_missing: bool = False
 ) -> Selection:
     """Resolves ``--metrics``.
 
@@ -164,4 +156,4 @@ def _lacking(items: Sequence[Item]) -> set[str]:
 
 
 def _narrow(wanted: str) -> str:
-    return "" if wanted not in ("all",) else "\nor name the metrics to compute: --metrics offline, or NAME,NAME"
+    return "" if wanted != "all" else "\nor name the metrics to compute: --metrics offline, or NAME,NAME"

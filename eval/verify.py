@@ -17,12 +17,12 @@ import numpy as np
 
 from eval.extractor import Compute
 from eval.items import Item
+from eval.metric import Metric
 from eval.metrics import METRICS
 from eval.protocols import PROTOCOLS
 from eval.run import load_extractors
 from eval.runs import METHOD, Run
 from eval.score import Scorer
-from eval.selection import Selection
 from eval.weights import Store
 from manifests.errors import InputError
 
@@ -72,7 +72,7 @@ def verify(
         InputError: another input, cards of another version, or weights with another hash.
     """
     store, by_id = store or Store(), {item.object_id: item for item in items}
-    chosen = _selection(run, store)
+    metrics = _metrics(run, store)
     drawable = sorted({row["object_id"] for row in run.table("inputs").to_pylist()})
     unknown = [object_id for object_id in drawable if object_id not in by_id]
     if unknown:
@@ -84,8 +84,8 @@ def verify(
     drawn = sorted(np.random.default_rng(seed).choice(drawable, size=count, replace=False).tolist())
     settings = run.info["settings"]
     scorer = Scorer(
-        rules=PROTOCOLS[run.info["protocol"]["name"]], background=tuple(settings["background"]), metrics=chosen.metrics,
-        extractors=load_extractors(chosen.metrics, store, compute or Compute()), seed=settings["seed"],
+        rules=PROTOCOLS[run.info["protocol"]["name"]], background=tuple(settings["background"]), metrics=metrics,
+        extractors=load_extractors(metrics, store, compute or Compute()), seed=settings["seed"],
     )  # fmt: skip
     problems: list[str] = []
     values, worst = 0, 0.0
@@ -106,7 +106,7 @@ def verify(
     return result
 
 
-def _selection(run: Run, store: Store) -> Selection:
+def _metrics(run: Run, store: Store) -> list[Metric]:
     """The run's metrics, provided that ours mean the same."""
     rules = run.info["protocol"]
     if rules["name"] not in PROTOCOLS or PROTOCOLS[rules["name"]].hash != rules["hash"]:
@@ -114,7 +114,7 @@ def _selection(run: Run, store: Store) -> Selection:
             f"{run.folder}: found protocol {rules['name']} {rules['hash'][:12]}, expected one of this version; use the "
             "version that made it"
         )
-    metrics, hashes = [], {}
+    metrics = []
     for name, entry in run.info["cards"].items():
         if name not in METRICS:
             raise InputError(
@@ -129,9 +129,7 @@ def _selection(run: Run, store: Store) -> Selection:
                 "weights (`mvv weights verify`) or use the version that made it"
             )
         metrics.append(METRICS[name])
-        hashes[name] = ours
-    weights = {weight: digest for entry in run.info["cards"].values() for weight, digest in entry["weights"].items()}
-    return Selection(metrics=tuple(metrics), missing={}, not_applicable={}, hashes=hashes, weights=weights)
+    return metrics
 
 
 def _input_problems(run: Run, object_id: str, rows: Sequence[dict[str, Any]]) -> list[str]:

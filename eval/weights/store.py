@@ -23,6 +23,7 @@ from eval.weights.contents import Unusable, format_of
 from eval.weights.download import Download, Failed, Progress, download, exclusive
 from eval.weights.table import WEIGHTS, Weight, weight
 from manifests.errors import InputError
+from manifests.publish import write_bytes
 
 __all__ = ["Problem", "Record", "Status", "Store", "default_folder"]
 
@@ -263,9 +264,7 @@ class Store:
 
     def _save(self, entry: Weight, record: Record) -> None:
         path = self.folder / entry.name / "record.json"
-        temporary = path.with_name(f"record.{os.getpid()}.json")
-        temporary.write_text(json.dumps({"file": entry.file, **asdict(record)}, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_bytes(path, (json.dumps({"file": entry.file, **asdict(record)}, indent=1) + "\n").encode())
 
     def _record(self, entry: Weight) -> Record | None:
         path = self.folder / entry.name / "record.json"

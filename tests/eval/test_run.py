@@ -97,6 +97,12 @@ def test_finished_run_is_kept_and_another_request_is_refused(tmp_path, rules):
         run(items, rules, tmp_path / "run", options(method="other"), store=store(tmp_path))
 
 
+def test_run_killed_before_its_settings_were_written_goes_on(tmp_path, rules):
+    # Oracle: the folder as such a kill, or another process that has just begun, leaves it.
+    (tmp_path / "run" / "parts").mkdir(parents=True)
+    assert not run(make_items(1), rules, tmp_path / "run", options(), store=store(tmp_path)).finished_before
+
+
 def test_missing_weights_are_refused_before_any_work(tmp_path, rules):
     # Oracle: nothing on disk afterwards; the message lists what to fetch.
     with pytest.raises(InputError, match=r"mvv weights fetch .*openai-clip-vit-b-32"):
@@ -141,6 +147,9 @@ def test_unreadable_video_becomes_rows_and_the_rest_is_scored(tmp_path, rules):
     summary = run([hurt, items[1]], rules, tmp_path / "hurt", options(), store=store(tmp_path))
     run(items, rules, tmp_path / "whole", options(), store=store(tmp_path))
     assert summary.unread == 1
+    again = run([hurt, items[1]], rules, tmp_path / "hurt", options(), store=store(tmp_path))
+    assert again.finished_before
+    assert again.unread == 1, "a repeated command says the same"
     assert any("could not be read" in why for why in summary.info["why_not"])
     key = lambda row: (row["object_id"], row["view"], row["variant"], row["metric"])  # noqa: E731
     whole = {key(row): row["value"] for row in Run.open(tmp_path / "whole").videos}
