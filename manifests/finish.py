@@ -34,7 +34,8 @@ RGB = {
     "unit": "sRGB-encoded, straight alpha, RGB = 0 where alpha = 0",
 }
 """Modality ``rgb``. Further ones have ``series`` (their name), ``suffix``, ``dtype``, ``channels``, ``unit`` and, where
-they apply, ``scale`` and ``offset`` (value = stored * scale + offset) and ``invalid`` (the stored value for none)."""
+they apply, ``scale`` and ``offset`` (value = stored * scale + offset), ``invalid`` (the stored value for none), and
+``height`` and ``width`` where they are not those of the images."""
 
 SEALED_TABLES = ("assets.parquet", "clips.parquet", "shards.parquet")
 

@@ -31,7 +31,7 @@ __all__ = ["Problem", "iter_problems", "verify"]
 Progress = Callable[[str, int], None]
 _REPEAT = "repeat the build command"
 _SEAL = "if the change was meant, seal the dataset again (manifests.finish.seal); if not, repeat the build command"
-_REBUILD = "remove this shard's tar and repeat the build command, only this shard is made again"
+_REBUILD = "remove this shard's tar and repeat the command that made it, only this shard is made again"
 
 
 @dataclass(frozen=True)

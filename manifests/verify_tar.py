@@ -29,7 +29,7 @@ CHUNK = 1 << 20
 MAX_JSON = 64 << 20
 LABELS = {"caption", "caption_source", "license", "attribution", "split"}
 """Columns of clips.parquet that may be corrected after packing."""
-_REBUILD = "remove this tar and repeat the build command, only this shard is made again"
+_REBUILD = "remove this tar and repeat the command that made it, only this shard is made again"
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,21 @@ class _Clip:
         grid = itertools.product(range(row["views"]), range(row["frames"]))
         return [clips.frame_name(self.key, view, frame, self.modality["suffix"]) for view, frame in grid]
 
+    def _size(self, row: dict[str, Any]) -> tuple[int, int]:
+        """(height, width) that a frame should have: the images', or the series' own where dataset.json states it."""
+        return (self.modality.get("height", row["height"]), self.modality.get("width", row["width"]))
+
     def _decoded(self, data: bytes, where: str, row: dict[str, Any] | None) -> Iterator[Problem]:
         try:
             image = decode_series(data, self.modality, where) if self.series else decode_frame(data, where)
         except DatasetError as error:
             yield problem_of(error, where)
             return
-        if row is not None and image.shape[:2] != (row["height"], row["width"]):
-            yield Problem(where, f"{image.shape[:2]} pixels", f"{(row['height'], row['width'])}", _REBUILD)
+        if row is not None and image.shape[:2] != (size := self._size(row)):
+            yield Problem(where, f"{image.shape[:2]} pixels", f"{size}", _REBUILD)
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if self.series and channels != self.modality.get("channels", channels):
+            yield Problem(where, f"{channels} channels", f"{self.modality['channels']} (dataset.json)", _REBUILD)
         if not self.series and np.any(image[image[..., 3] == 0]):
             yield Problem(where, "colour where alpha is 0", "0 0 0 there", _REBUILD)
 

@@ -22,6 +22,8 @@ from manifests.config import CameraConfig, MotionConfig, PackConfig, RenderConfi
 from manifests.errors import InputError, MvvError, refusal
 from manifests.gltf.limits import Limits
 from mvv import evaluate, weights
+from mvv import train as training
+from mvv.presets import asked_preset, with_required
 from mvv.study import commands as study
 from pipelines.build import RunOptions
 
@@ -95,6 +97,13 @@ class _Configured:
     """Where to write: the folder of the dataset, or for `mvv clips` the clips.parquet."""
     config: Annotated[ConfigArguments, _FLAT] = field(default_factory=ConfigArguments)
     run: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RunOptions)
+
+    @classmethod
+    def defaults(cls, arguments: Sequence[str]) -> Any:
+        """The command with the fields of the preset that its arguments name."""
+        base = preset(asked_preset(arguments, ConfigArguments().preset))
+        config = ConfigArguments(**{entry.name: getattr(base, entry.name) for entry in dataclasses.fields(base)})
+        return with_required(cls, config=config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +220,10 @@ _COMMANDS: dict[str, Any] = {
     "verify": verify,
     "inspect": inspect,
     "report": report,
+    "train": training.Train,
+    "latents": training.Latents,
+    "sample": training.Sample,
+    "model convert": training.model_convert,
     "weights list": weights.weights_list,
     "weights fetch": weights.weights_fetch,
     "weights add": weights.weights_add,
@@ -271,28 +284,10 @@ def _run(given: list[str]) -> int:
         hint = f"did you mean `mvv {near[0]}`?" if near else "see `mvv --help`"
         raise InputError(f"mvv: found command {name!r}, expected one of {', '.join(_COMMANDS)}; {hint}")
     command, prog = _COMMANDS[name], f"mvv {name}"
-    if isinstance(command, type) and issubclass(command, _Configured):
-        return tyro.cli(command, args=rest, prog=prog, default=_defaults(command, rest))()
+    if hasattr(command, "defaults"):
+        return tyro.cli(command, args=rest, prog=prog, default=command.defaults(rest))()
     found = tyro.cli(command, args=rest, prog=prog)
     return found() if isinstance(command, type) else found
-
-
-def _defaults(command: type[_Configured], rest: list[str]) -> _Configured:
-    """A command whose fields are those of the preset that its arguments name."""
-    name = ConfigArguments().preset
-    for index, word in enumerate(rest):
-        if word == "--preset" and index + 1 < len(rest):
-            name = rest[index + 1]
-        elif word.startswith("--preset="):
-            name = word.partition("=")[2]
-    base = preset(name)
-    config = ConfigArguments(**{entry.name: getattr(base, entry.name) for entry in dataclasses.fields(base)})
-    required = {
-        entry.name: tyro.MISSING
-        for entry in dataclasses.fields(command)
-        if entry.default is entry.default_factory is dataclasses.MISSING
-    }
-    return command(config=config, **required)
 
 
 def _overview() -> str:
@@ -308,6 +303,11 @@ def _overview() -> str:
             "  mvv build assets --out dataset --preset demo",
             "  mvv verify dataset",
             "  mvv report dataset --out report",
+            "",
+            "train on it, a small model on a CPU in minutes, and animate an object with it:",
+            "",
+            "  mvv train --preset tiny --data dataset --out training",
+            "  mvv sample --model training --object assets/MODEL.glb --prompt walks --out samples",
             "",
             "and its score, with controls, by the metrics that need no weights:",
             "",

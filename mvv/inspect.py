@@ -22,7 +22,7 @@ from manifests.errors import InputError
 from manifests.publish import attempt
 from mvv.pictures import BACKGROUNDS, contact_sheet, evenly
 
-__all__ = ["clip_sheet", "clip_table", "dataset_sheet", "dataset_table", "inspect"]
+__all__ = ["clip_sheet", "clip_table", "dataset_sheet", "dataset_table", "find_clip", "inspect"]
 
 _SHEET_CLIPS = 8
 
@@ -57,7 +57,7 @@ def inspect(
         known = ", ".join(sorted((*BACKGROUNDS, "checker")))
         raise InputError(f"background: found {background!r}, expected one of {known}")
     source, console = Dataset.open(dataset), console or Console()
-    clip_id = None if clip is None else _find(source, clip)
+    clip_id = None if clip is None else find_clip(source, clip)
     for table in dataset_table(source, rows=rows) if clip_id is None else [clip_table(source, clip_id)]:
         console.print(table)
     if out is None:
@@ -165,8 +165,12 @@ def dataset_sheet(dataset: Dataset, background: str = "checker") -> Image.Image:
     return contact_sheet(read, len(rows), frames, rows[0]["width"], rows[0]["height"], background=background, label="")
 
 
-def _find(dataset: Dataset, clip: str) -> str:
-    """The clip of that id, else the only one whose id begins so."""
+def find_clip(dataset: Dataset, clip: str) -> str:
+    """The clip of that id, else the only one whose id begins so.
+
+    Raises:
+        InputError: none, or several.
+    """
     found: list[str] = []
     for row in dataset.clips(columns=["clip_id"]):
         if row["clip_id"] == clip:

@@ -38,7 +38,7 @@ from manifests.tar import BLOCK, IndexRow, padded, read_at
 from pipelines.intake import SUFFIXES, assets_of, mark_duplicates, scan
 from pipelines.lock import Lock
 from pipelines.plan import Probes, draw_animations, plan_clips, rejected_rows, waves
-from pipelines.pool import Outcome, Pool, Task, open_pool, run_stage
+from pipelines.pool import Outcome, Pool, Task, blender, open_pool, run_stage
 from pipelines.progress import Progress
 from pipelines.samples import planned_sample
 from pipelines.staging import Staged, Staging
@@ -197,7 +197,8 @@ class _Build:
         """Started only when there is work for it."""
         if self._pool is None:
             options = self.options
-            self._pool = self._stack.enter_context(open_pool(options.workers, options.isolation, options.ray_address))
+            opened = open_pool(options.workers, blender(options.isolation), options.ray_address)
+            self._pool = self._stack.enter_context(opened)
         return self._pool
 
     # -- intake and probe -----------------------------------------------------------------------------------------
@@ -490,13 +491,21 @@ class _Build:
             tools=tools,
             rejected=self._tables("rejected"),
             assets=self._tables("assets"),
-            modalities={name: SERIES[name] for name in self.series},
+            modalities={**self._foreign_modalities(), **{name: SERIES[name] for name in self.series}},
         )
         for name in ("staging", "probes", "buckets"):
             shutil.rmtree(self.work / name, ignore_errors=True)
         self.state["sealed"] = True
         self._write_state()
         return manifest
+
+    def _foreign_modalities(self) -> dict[str, dict[str, Any]]:
+        """Series that other commands added and whose tars are listed; they still lack the shards that are new."""
+        if not (self.folder / "dataset.json").exists():
+            return {}
+        listed = {row["series"] for row in read_shards(self.folder)}
+        known = self._manifest()["modalities"]
+        return {name: how for name, how in known.items() if how["series"] in listed - {"", *SERIES}}
 
     def _staging(self) -> Staging:
         """Where clips wait to be packed; the tools have to be known."""

@@ -1,6 +1,7 @@
 """Many tasks, few workers: the same stage in this process or on Ray, with retries, affinity and bounded work in flight.
 
-A *task* names a method of `Worker` and its arguments; a worker holds one Blender process. Results are small dicts:
+A *task* names a method of a worker and its arguments; which workers a pool has is decided by the *factory* it is given:
+`Worker`, around a Blender process, for builds, and those of other rooms for their stages. Results are small dicts:
 images go to storage, never through Ray's object store. Only infrastructure failures are retried. Facts on Ray: actor
 calls are at most once by default, a dead actor stays dead, and a call may have done its work although it raised, so
 every task must be repeatable.
@@ -12,14 +13,27 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from manifests.errors import Failed, InputError, MvvError, Rejected, refusal
 from render.process import BlenderProcess, Isolation
 
-__all__ = ["InlinePool", "Outcome", "Pool", "RayPool", "Task", "Worker", "open_pool", "run_stage"]
+__all__ = [
+    "Crew",
+    "Factory",
+    "InlinePool",
+    "Outcome",
+    "Pool",
+    "RayPool",
+    "Task",
+    "Worker",
+    "blender",
+    "open_pool",
+    "run_stage",
+]
 
 
 @dataclass(frozen=True)
@@ -44,11 +58,28 @@ class Outcome:
     failed: Failed | None = None
 
 
-class Worker:
-    """What runs in a worker: Blender through its child process, and packing, which needs none.
+class Crew(Protocol):
+    """What runs in a worker, whichever room it is of."""
 
-    Answers with ``{"ok": value}`` or ``{"error": exception}``, because an exception through Ray loses its type.
-    """
+    def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """``{"ok": value}`` or ``{"error": exception}``, because an exception through Ray loses its type.
+
+        Only `Failed` is tried again, `Rejected` is an outcome, and every other `MvvError` ends the stage.
+        """
+
+    def close(self) -> None:
+        """End what the worker holds: processes, handles."""
+
+    def pids(self) -> tuple[int | None, ...]:
+        """Of the worker and of the processes it holds; for tests and for people who look."""
+
+
+Factory = Callable[[], Crew]
+"""Makes a worker where it will run; picklable, and cheap: what is slow or can fail belongs into the first call."""
+
+
+class Worker:
+    """The crew of a build: Blender through its child process, and packing, which needs none."""
 
     def __init__(self, isolation: Isolation) -> None:
         self._process = BlenderProcess(isolation)
@@ -71,9 +102,13 @@ class Worker:
     def close(self) -> None:
         self._process.close()
 
-    def pids(self) -> tuple[int, int | None]:
-        """Of the worker and of its Blender process; for tests and for people who look."""
+    def pids(self) -> tuple[int | None, ...]:
         return os.getpid(), self._process.pid
+
+
+def blender(isolation: Isolation) -> Factory:
+    """The factory of a build's workers."""
+    return partial(Worker, isolation)
 
 
 class Pool(ABC):
@@ -105,8 +140,8 @@ class InlinePool(Pool):
 
     size = 1
 
-    def __init__(self, isolation: Isolation) -> None:
-        self._worker, self._task = Worker(isolation), None
+    def __init__(self, factory: Factory) -> None:
+        self._worker, self._task = factory(), None
 
     def submit(self, slot: int, task: Task) -> None:
         self._task = task
@@ -120,24 +155,41 @@ class InlinePool(Pool):
         self._worker.close()
 
 
+class _Seat:
+    """A Ray actor's side: makes the worker where it runs, and hands everything on."""
+
+    def __init__(self, factory: Factory) -> None:
+        self._worker = factory()
+
+    def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return self._worker.call(method, arguments)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def pids(self) -> tuple[int | None, ...]:
+        return self._worker.pids()
+
+
 class RayPool(Pool):
     """Workers as Ray actors: embedded, or on a cluster.
 
     Args:
         size: workers.
-        isolation: of their Blender processes.
+        factory: of the workers.
         address: of a running cluster; "" starts an embedded one that ends with this process.
+        num_gpus: GPUs of each worker; a fraction lets workers share one, 0 hides none.
 
     Raises:
-        InputError: Ray cannot be reached.
+        InputError: Ray cannot be reached, or has fewer GPUs than one worker wants.
     """
 
-    def __init__(self, size: int, isolation: Isolation, address: str = "") -> None:
+    def __init__(self, size: int, factory: Factory, address: str = "", *, num_gpus: float = 0.0) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
-        self._ray, self.size, self._isolation = ray, size, isolation
+        self._ray, self.size, self._factory = ray, size, factory
         options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         if address:
             options |= {"address": address}
@@ -158,14 +210,22 @@ class RayPool(Pool):
                 f"--ray-address: found {address or 'no cluster'} ({error}), expected a Ray cluster that answers; start "
                 "one with `ray start --head`, or leave the option out"
             ) from error
+        there = float(ray.cluster_resources().get("GPU", 0.0))
+        if num_gpus > there:  # Ray would wait for ever for a node that has them
+            if self._owned:
+                ray.shutdown()
+            raise InputError(
+                f"--gpus-per-worker: found {num_gpus:g}, expected at most the {there:g} GPUs that Ray sees; give 0 to "
+                "work on the CPU, or another --ray-address"
+            )
         # Bookkeeping, not enforcement: keeps Ray from placing more workers on a node than it has cores.
-        self._actor_class = ray.remote(num_cpus=1, max_restarts=0)(Worker)
+        self._actor_class = ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=0)(_Seat)
         self._actors: list[Any] = [None] * size
         self._flying: dict[Any, int] = {}
 
     def submit(self, slot: int, task: Task) -> None:
         if self._actors[slot] is None:
-            self._actors[slot] = self._actor_class.remote(self._isolation)
+            self._actors[slot] = self._actor_class.remote(self._factory)
         self._flying[self._actors[slot].call.remote(task.method, task.arguments)] = slot
 
     def wait(self, timeout_s: float) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -179,11 +239,13 @@ class RayPool(Pool):
             except self._ray.exceptions.RayError as error:
                 self._actors[slot] = None  # the next submit starts a new one
                 text = str(error).strip().splitlines()
-                answer = {"error": Failed("killed", "worker", text[0] if text else type(error).__name__)}
+                # The first line tells what happened to the worker, the last one what a worker that cannot start lacks.
+                told = " ... ".join(dict.fromkeys([*text[:1], *text[-1:]])) or type(error).__name__
+                answer = {"error": Failed("killed", "worker", told)}
             yield slot, answer
 
-    def pids(self) -> list[tuple[int, int | None]]:
-        """(worker, Blender) of every worker that is idle or finishes soon."""
+    def pids(self) -> list[tuple[int | None, ...]]:
+        """`Crew.pids` of every worker that is idle or finishes soon."""
         return self._ray.get([actor.pids.remote() for actor in self._actors if actor is not None])
 
     def close(self) -> None:
@@ -198,9 +260,9 @@ class RayPool(Pool):
             self._ray.shutdown()
 
 
-def open_pool(workers: int, isolation: Isolation, address: str = "") -> Pool:
-    """Ray with that many workers; 0 is this process alone, without Ray."""
-    return RayPool(workers, isolation, address) if workers else InlinePool(isolation)
+def open_pool(workers: int, factory: Factory, address: str = "", *, num_gpus: float = 0.0) -> Pool:
+    """Ray with that many workers; 0 is one worker in this process, without Ray."""
+    return RayPool(workers, factory, address, num_gpus=num_gpus) if workers else InlinePool(factory)
 
 
 @dataclass

@@ -13,10 +13,9 @@ from manifests.config import BuildConfig, to_dict
 from manifests.tables import CLIPS, RowWriter, empty_row, facts_of_sample
 from pipelines.intake import assets_of, mark_duplicates
 from pipelines.plan import draw_animations, rejected_rows, split_of_asset
-from pipelines.pool import Task, open_pool, run_stage
+from pipelines.pool import Task, blender, open_pool, run_stage
 from pipelines.progress import Progress
 from pipelines.samples import planned_sample
-from render.process import Isolation
 
 __all__ = ["survey"]
 
@@ -43,9 +42,9 @@ def survey(
     counts: Counter[tuple[str, str]] = Counter()
     values = to_dict(config)
     tasks = [Task(sha, "probe", {"path": row["uri"], "config": values}) for sha, row in by_hash.items()]
-    isolation: Isolation = options.isolation
     workers = 0 if len(tasks) < 4 else options.workers
-    with RowWriter(out, CLIPS) as writer, open_pool(workers, isolation, options.ray_address) as pool:
+    factory = blender(options.isolation)
+    with RowWriter(out, CLIPS) as writer, open_pool(workers, factory, options.ray_address) as pool:
 
         def put(row: dict[str, Any]) -> None:
             counts[row["status"], row["reason"]] += 1

@@ -24,6 +24,8 @@ SET = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Threads that wait for each other sleep: spinning makes torch many times slower where others want the cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 _outside: dict[str, str] = {}

@@ -32,8 +32,11 @@ FLOORS: dict[str, set[str]] = {
 """Room -> rooms that it may import. Nothing may import tests, benchmarks or scripts."""
 OUTSIDE = {"tests", "benchmarks", "scripts", "notebooks"}
 NETWORKS = {"torch", "torchvision", "open_clip", "timm", "lpips", "cv2", "av"}
-HEAVY = {"bpy", "bmesh", "mathutils", "ray", "diffusers"} | NETWORKS
+TRAINING = {"torch", "diffusers", "transformers", "accelerate"}
+HEAVY = {"bpy", "bmesh", "mathutils", "ray"} | NETWORKS | TRAINING
 OPENED_BY = {"render/scene.py": {"bpy", "mathutils"}}
+LIGHT = {"train.config", "train.order", "train.draws", "train.ranges", "train.cameras"}
+"""Modules of `train` that the command line and readers without torch use."""
 """Modules that are themselves only imported in the process that needs the heavy package."""
 TEXT = {".py", ".md", ".toml", ".json", ".html", ".css", ".js", ".yml", ".yaml", ".cfg", ".txt", ".sh", "", ".run"}
 
@@ -148,6 +151,8 @@ def heavy(path: str, tree: ast.Module) -> list[str]:
     tops = ast.Module([node for node in at_top(tree) if isinstance(node, ast.Import | ast.ImportFrom)], [])
     found = [(line, name.split(".")[0]) for line, name in imported(tops)]
     opened = OPENED_BY.get(path, set()) | (NETWORKS if path.startswith("eval/extractors/") else set())
+    if path.startswith("train/") and path.removesuffix(".py").replace("/", ".") not in LIGHT:
+        opened |= TRAINING
     return [f"{path}:{line}: {name}" for line, name in found if name in HEAVY - opened]
 
 
@@ -185,6 +190,14 @@ def imported_with(names: str, extra: str = "") -> set[str]:
 def test_importing_every_module_loads_nothing_heavy():
     """Against sys.modules of a fresh interpreter: also what comes in through other packages."""
     assert imported_with("manifests,pipelines,eval,mvv") & HEAVY == set()
+
+
+def test_light_modules_of_train_load_nothing_heavy():
+    """Against sys.modules of a fresh interpreter: `mvv train --help` needs no torch."""
+    source = f"import sys\n{''.join(f'import {name}' + chr(10) for name in sorted(LIGHT))}"
+    source += "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert set(done.stdout.split()) & HEAVY == set()
 
 
 def test_importing_every_module_loads_nothing_heavy_canary():

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from manifests.config import to_dict
 from manifests.errors import DatasetError, Failed, InputError, Rejected, StorageError
-from pipelines.pool import InlinePool, Outcome, Pool, Task, Worker, open_pool, run_stage
+from pipelines.pool import InlinePool, Outcome, Pool, Task, Worker, blender, open_pool, run_stage
 from render.process import BlenderProcess, Isolation
 from tests.broken import small_asset
 from tests.render.studio import plan, tiny
@@ -177,12 +178,66 @@ def test_an_inline_pool_runs_the_real_worker(tmp_path):
     # Oracle: the real answers of the real child process.
     path, empty = cube(tmp_path), tmp_path / "empty.glb"
     empty.write_bytes(b"")
-    with open_pool(0, Isolation()) as pool:
+    with open_pool(0, blender(Isolation())) as pool:
         assert isinstance(pool, InlinePool)
         jobs = [Task(p.name, "identify", {"path": str(p)}, p.name) for p in (path, empty)]
         found = {outcome.task.name: outcome for outcome in run_stage(pool, jobs)}
     assert found["cube.glb"].value["copyright"] == "CC0"
     assert found["empty.glb"].rejected.reason == "empty-file"
+
+
+def counter_class() -> type:
+    """A worker of another room; a local class, which Ray takes along by value, as the tests are no package there."""
+
+    class Counter:
+        """Keeps a count, and refuses what it is told to."""
+
+        def __init__(self, start: int) -> None:
+            self.count, self.closed = start, False
+
+        def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            if method == "fail":
+                return {"error": InputError("x: found y, expected z")}
+            self.count += arguments["by"]
+            return {"ok": (self.count, os.getpid())}
+
+        def close(self) -> None:
+            self.closed = True
+
+        def pids(self) -> tuple[int | None, ...]:
+            return (os.getpid(),)
+
+    return Counter
+
+
+def test_an_inline_pool_runs_the_worker_of_its_factory():
+    # Oracle: the sum, kept by one worker that lives for the whole stage and is closed with the pool.
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(counter_class()(10))
+        return made[-1]
+
+    with open_pool(0, factory) as pool:
+        values = [outcome.value[0] for outcome in run_stage(pool, [Task(str(k), "add", {"by": k}) for k in range(5)])]
+        with pytest.raises(InputError, match="expected z"):
+            list(run_stage(pool, [Task("bad", "fail", {})]))
+    assert values == [10, 11, 13, 16, 20]
+    assert [worker.closed for worker in made] == [True]
+
+
+def test_a_ray_pool_runs_the_worker_of_its_factory():
+    # Oracle: sums of workers in other processes; more GPUs than there are is one clear error, not a wait for ever.
+    pytest.importorskip("ray")
+    with open_pool(2, partial(counter_class(), 10)) as pool:
+        outcomes = list(run_stage(pool, [Task(str(k), "add", {"by": 1}, affinity=str(k % 2)) for k in range(8)]))
+        assert [outcome.failed for outcome in outcomes] == [None] * 8
+        pids = {outcome.value[1] for outcome in outcomes}
+        assert {pid for (pid,) in pool.pids()} == pids
+    assert os.getpid() not in pids
+    assert sum(max(c.value[0] for c in outcomes if c.value[1] == pid) - 10 for pid in pids) == 8
+    with pytest.raises(InputError, match="--gpus-per-worker: found 4096, expected at most"):
+        open_pool(1, partial(counter_class(), 10), num_gpus=4096)
 
 
 def test_a_worker_answers_with_errors_of_our_own_kinds(tmp_path):
@@ -217,15 +272,15 @@ def test_a_killed_ray_worker_costs_a_retry(tmp_path):
         }  # fmt: skip
         return Task(name, "render", arguments, "cube")
 
-    with open_pool(1, Isolation()) as pool:
+    with open_pool(1, blender(Isolation())) as pool:
         (quiet,) = run_stage(pool, [job("quiet")])
         assert quiet.attempts == 1
-        ((worker, blender),) = pool.pids()
+        ((worker, child),) = pool.pids()
 
         def kill() -> None:
             # Blender has begun with the clip when it has used processor time for it.
-            begun = cpu_s(blender)
-            while cpu_s(blender) < begun + 0.2:
+            begun = cpu_s(child)
+            while cpu_s(child) < begun + 0.2:
                 time.sleep(0.02)
             os.kill(worker, signal.SIGKILL)
 
@@ -237,9 +292,9 @@ def test_a_killed_ray_worker_costs_a_retry(tmp_path):
         ((again, _),) = pool.pids()
         assert again != worker
         end = time.monotonic() + 5
-        while running(blender) and time.monotonic() < end:
+        while running(child) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not running(blender), "the killed worker's Blender lives on"
+        assert not running(child), "the killed worker's Blender lives on"
         # A file that is not there is the same answer through Ray as without it.
         (gone,) = run_stage(pool, [Task("gone", "identify", {"path": str(tmp_path / "gone.glb")})])
         assert gone.rejected is not None
