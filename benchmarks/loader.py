@@ -39,9 +39,9 @@ from manifests.tar import write_part
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' datasets are not installed
 from tests.tiny_dataset import TOOLS, clip_row, make_sample
-from train.clips import ClipDataset, loader
 from train.config import DataConfig, ObjectiveConfig
-from train.order import Batches
+from train.data.clips import ClipDataset, loader
+from train.data.order import Batches
 
 HERE = Path(__file__).parent
 LATENCY_S = 0.05

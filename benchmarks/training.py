@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train import flops
 from train.conditions import encode_images, encode_moments, encode_text, latents_of_moments
 from train.config import PRESETS, DataConfig, ModelConfig, TrainConfig
 from train.models.build import new_pipeline
-from train.objective import loss, noised
+from train.run import flops
+from train.run.objective import loss, noised
 
 HERE = Path(__file__).parent
 PROMPT = "a fox runs and looks back"

@@ -107,13 +107,30 @@ def composite(
         raise InputError(f"composite: found {rgba.dtype} {rgba.shape}, expected uint8 (..., height, width, 4)")
     if color.shape != (3,) or not ((color >= 0) & (color <= 1)).all():
         raise InputError(f"background: found {background}, expected three values from 0 to 1")
+    if size is None or size == rgba.shape[-3:-1]:
+        # Few pixels are translucent; the others need no arithmetic, which makes this four times as fast.
+        alpha = rgba[..., 3]
+        out = np.where((alpha == 255)[..., None], rgba[..., :3], _rounded(color * 255))
+        some = (alpha > 0) & (alpha < 255)
+        out[some] = _over(_premultiplied(rgba[some]), color)
+        return out
+    flat = rgba.reshape(-1, *rgba.shape[-3:])
+    resized = np.stack([_resize(_premultiplied(image), size) for image in flat])
+    return _over(resized, color).reshape(*rgba.shape[:-3], *size, 3)
+
+
+def _premultiplied(rgba: np.ndarray) -> np.ndarray:
+    """(..., 4) float32: colour 0 to 255 times alpha, alpha 0 to 1."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
-    layers = np.concatenate([rgba[..., :3].astype(np.float32) * alpha, alpha], -1)  # premultiplied, 0..255 and 0..1
-    if size is not None and size != rgba.shape[-3:-1]:
-        flat = layers.reshape(-1, *layers.shape[-3:])
-        layers = np.stack([_resize(image, size) for image in flat]).reshape(*rgba.shape[:-3], *size, 4)
-    mixed = layers[..., :3] + (1 - layers[..., 3:]) * color * 255
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return np.concatenate([rgba[..., :3].astype(np.float32) * alpha, alpha], -1)
+
+
+def _over(layers: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return _rounded(layers[..., :3] + (1 - layers[..., 3:]) * color * 255)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -123,7 +140,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _open(data: bytes, where: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=("WEBP", "PNG"))
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"{where}: found {error}, expected an image; run `mvv verify` on the dataset") from error

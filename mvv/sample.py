@@ -42,8 +42,8 @@ class SampleOptions:
 
     steps: int = 25
     """Denoising steps."""
-    guidance: float = 7.5
-    """Classifier-free guidance; 1 is none."""
+    guidance: float | None = None
+    """Classifier-free guidance; 1 is none. By default the model's own."""
     seed: int = 0
     """Of the noise."""
     views: int = 0
@@ -65,7 +65,7 @@ class SampleOptions:
             raise InputError(f"--views, --frames: found {self.views}, {self.frames}, expected at most 100 and 1000")
         if self.frames == 1:
             raise InputError("--frames: found 1, expected 2 or more: the first one is given")
-        if not 0 <= self.guidance <= 100:
+        if self.guidance is not None and not 0 <= self.guidance <= 100:
             raise InputError(f"--guidance: found {self.guidance}, expected 0 to 100")
 
 

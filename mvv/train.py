@@ -87,13 +87,13 @@ class Train:
         quiet()
         how: dict[str, Any] = {"resume": self.resume, "accept_changed_data": self.accept_changed_data}
         if self.ray_workers:
-            from train.ray_train import train_on_ray
+            from train.run.ray_train import train_on_ray
 
             summary = train_on_ray(
                 config, data=self.data, out=self.out, workers=self.ray_workers, address=self.ray_address, **how
             )
         else:
-            from train.trainer import train
+            from train.run.trainer import train
 
             with _Bar() as bar:
                 summary = train(config, data=self.data, out=self.out, progress=bar, **how)

@@ -35,7 +35,7 @@ NETWORKS = {"torch", "torchvision", "open_clip", "timm", "lpips", "cv2", "av"}
 TRAINING = {"torch", "diffusers", "transformers", "accelerate"}
 HEAVY = {"bpy", "bmesh", "mathutils", "ray"} | NETWORKS | TRAINING
 OPENED_BY = {"render/scene.py": {"bpy", "mathutils"}}
-LIGHT = {"train.config", "train.order", "train.draws", "train.ranges", "train.cameras"}
+LIGHT = {"train.config", "train.data.order", "train.data.draws", "train.data.ranges", "train.cameras"}
 """Modules of `train` that the command line and readers without torch use."""
 """Modules that are themselves only imported in the process that needs the heavy package."""
 TEXT = {".py", ".md", ".toml", ".json", ".html", ".css", ".js", ".yml", ".yaml", ".cfg", ".txt", ".sh", "", ".run"}

@@ -28,7 +28,7 @@ Animate3D keeps MVDream's layers as they are. Weights from elsewhere may take ei
 _TURNS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"mvdream": to_mvdream, "animate3d": to_animate3d}
 
 
-def camera_vectors(c2w: np.ndarray, front_azimuth_deg: float, convention: str = "mvdream") -> np.ndarray:
+def camera_vectors(c2w: np.ndarray, front_azimuth_deg: float, convention: str = "animate3d") -> np.ndarray:
     """What a model is told about the cameras of a clip.
 
     Args:

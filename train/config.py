@@ -110,12 +110,12 @@ class ModelConfig:
 class ObjectiveConfig:
     """Noise, target and weights of the loss; frame 0 is clean and never in it."""
 
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the network predicts."""
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    """What the network predicts: noise, v, or the clean latents, which suits small networks on pixels."""
     beta_schedule: Literal["linear", "scaled_linear"] = "linear"
     """Betas from 0.00085 to 0.012; `linear` is AnimateDiff's and Animate3D's."""
     zero_terminal_snr: bool = False
-    """Rescale the schedule so that the last step is pure noise (arXiv 2305.08891); needs v_prediction."""
+    """Rescale the schedule so that the last step is pure noise (arXiv 2305.08891); not with epsilon."""
     min_snr_gamma: float = 0.0
     """Min-SNR weights (arXiv 2303.09556), usually 5; 0 is the plain mean."""
     drop_text: float = 0.1
@@ -131,10 +131,10 @@ class ObjectiveConfig:
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 or more and less than 1")
         _check(0 <= self.min_snr_gamma < math.inf, "min_snr_gamma", self.min_snr_gamma, "0 or more")
         _check(
-            not self.zero_terminal_snr or self.prediction == "v_prediction",
+            not self.zero_terminal_snr or self.prediction != "epsilon",
             "zero_terminal_snr",
             f"together with {self.prediction}",
-            "v_prediction: pure noise says nothing about its own noise, and min-SNR would divide by 0",
+            "v_prediction or sample: pure noise says nothing about its own noise, and min-SNR would divide by 0",
         )
 
 
@@ -224,12 +224,15 @@ class SaveConfig:
     """Clips to sample from."""
     validate_sampling_steps: int = 25
     """Denoising steps of those samples."""
+    guidance: float = 7.5
+    """Classifier-free guidance of those samples, and by default of all that the saved pipeline makes; 1 is none."""
     wandb: bool = False
     """Also log to Weights & Biases, if it is installed."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every", "validate_sampling_steps"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100")
         for name in ("validate_every", "validate_clips"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
@@ -272,10 +275,10 @@ PRESETS: dict[str, TrainConfig] = {
         preset="tiny",
         data=DataConfig(frames=8, strides=(2,), size=32, block_shards=64),
         model=ModelConfig(scale="tiny", train_all=True),
-        objective=ObjectiveConfig(prediction="v_prediction", beta_schedule="scaled_linear", zero_terminal_snr=True),
+        objective=ObjectiveConfig(prediction="sample", beta_schedule="scaled_linear", zero_terminal_snr=True),
         optimizer=OptimizerConfig(batch_size=4, micro_batch=4, learning_rate=1e-3, warmup_steps=50, ema_decay=0.99),
         compute=ComputeConfig(precision="fp32"),
-        save=SaveConfig(steps=1000, checkpoint_every=250, validate_every=250, validate_sampling_steps=20),
+        save=SaveConfig(steps=1000, checkpoint_every=250, validate_every=250, validate_sampling_steps=20, guidance=1.0),
     ),
 }
 """Name -> config. `base` is Animate3D's protocol; `tiny` learns something on two CPU cores in minutes."""

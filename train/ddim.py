@@ -29,7 +29,7 @@ def clean_latents(scheduler: DDIMScheduler, pred: Tensor, timestep: int, latents
     """What a prediction says of the latents without noise, and of the noise.
 
     Args:
-        scheduler: noise levels, and whether `pred` is noise or v.
+        scheduler: noise levels, and whether `pred` is noise, v or the clean latents.
         pred: as the UNet gives it.
         timestep: noise level of `latents`.
         latents: noisy ones.
@@ -46,9 +46,12 @@ def clean_latents(scheduler: DDIMScheduler, pred: Tensor, timestep: int, latents
     kind = scheduler.config.prediction_type
     if kind == "v_prediction":
         return alpha.sqrt() * latents - (1 - alpha).sqrt() * pred, alpha.sqrt() * pred + (1 - alpha).sqrt() * latents
+    if kind == "sample":
+        return pred, (latents - alpha.sqrt() * pred) / (1 - alpha).sqrt()
     if kind != "epsilon":
         raise InputError(
-            f"scheduler: found prediction_type {kind}, expected epsilon or v_prediction; make one with scheduler_of"
+            f"scheduler: found prediction_type {kind}, expected epsilon, v_prediction or sample; make one with"
+            " scheduler_of"
         )
     return (latents - (1 - alpha).sqrt() * pred) / alpha.sqrt(), pred
 

@@ -66,6 +66,7 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
         fps: of the clips it was trained on.
         size: height and width it was trained on, pixels; others work.
         frame0_time_zero: the clean frame 0 is told timestep 0, as in training.
+        guidance_scale: the default of a call.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
@@ -81,13 +82,14 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
         scheduler: DDIMScheduler,
         image_encoder: CLIPVisionModelWithProjection | None = None,
         feature_extractor: CLIPImageProcessor | None = None,
-        camera_convention: str = "mvdream",
+        camera_convention: str = "animate3d",
         background: list[float] | None = None,
         num_views: int = 4,
         num_frames: int = 16,
         fps: float = 8.0,
         size: int = 256,
         frame0_time_zero: bool = False,
+        guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -107,6 +109,7 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
             fps=fps,
             size=size,
             frame0_time_zero=frame0_time_zero,
+            guidance_scale=guidance_scale,
         )
 
     @classmethod
@@ -139,7 +142,7 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
         cameras: Tensor | None,
         num_frames: int | None = None,
         num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         negative_prompt: str | Sequence[str] = "",
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -155,7 +158,8 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
             cameras: (B, V, 16) from `train.cameras`; None where the UNet knows no cameras.
             num_frames: with frame 0; default: `config.num_frames`.
             num_inference_steps: UNet passes, for each iteration of FreeInit where `enable_free_init` was called.
-            guidance_scale: of classifier-free guidance; 1 is the conditional prediction alone, at half the work.
+            guidance_scale: of classifier-free guidance; 1 is the conditional prediction alone, at half the work;
+                default: `config.guidance_scale`.
             negative_prompt: of the unconditional branch.
             generator: one for all, or one a clip, which makes a clip independent of its batch.
             latents: (B, V, F, C, h, w) noise to start from; its frame 0 is not used.
@@ -171,6 +175,7 @@ class MVAnimatePipeline(DiffusionPipeline, FreeInitMixin):
             InputError: shapes, counts or values that do not fit.
         """
         num_frames = self.config.num_frames if num_frames is None else num_frames
+        guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         self._check(images, cameras, num_frames, num_inference_steps, guidance_scale, output_type)
         prompts = _one_each("prompt", prompt, len(images))
         negatives = _one_each("negative_prompt", negative_prompt, len(images))

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from manifests.errors import InputError
-from train import checkpoint
-from train.checkpoint import Checkpoint, found, latest, load, random_state, save, set_random_state
+from train.run import checkpoint
+from train.run.checkpoint import Checkpoint, found, latest, load, random_state, save, set_random_state
 
 
 def make(step: int, width: int = 4) -> Checkpoint:

@@ -26,11 +26,11 @@ from manifests.tables import ASSETS, CLIPS, iter_rows, write_rows
 from manifests.tar import write_part
 from tests.tiny_dataset import TOOLS, clip_row, make_pixels, make_sample, make_tiny_dataset, write_clip
 from tests.train.range_server import served
-from train.captions import words_of_names
-from train.clips import ClipDataset, collate, loader
 from train.config import DataConfig, ObjectiveConfig
-from train.draws import Draw
-from train.order import Batches
+from train.data.captions import words_of_names
+from train.data.clips import ClipDataset, collate, loader
+from train.data.draws import Draw
+from train.data.order import Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 

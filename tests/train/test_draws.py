@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from manifests.errors import InputError
-from train.captions import words_of_names
 from train.config import DataConfig, ObjectiveConfig
-from train.draws import Draw, draw, fitting_strides
+from train.data.captions import words_of_names
+from train.data.draws import Draw, draw, fitting_strides
 
 PLAIN = ObjectiveConfig()
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from train.flops import count, peak_tflops
+from train.run.flops import count, peak_tflops
 
 
 class Attention(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from train.objective import loss, min_snr_weights, noised, per_frame, quarters
+from train.run.objective import loss, min_snr_weights, noised, per_frame, quarters
 
 SHAPE = (2, 4, 3, 4, 4)  # V, F, C, h, w
 
@@ -32,7 +32,7 @@ def kept_signal(schedule: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_noised_follows_the_formulas_and_leaves_frame_0_clean(schedule, prediction):
     """Oracle: x_t = sqrt(a) x + sqrt(1 - a) e and v = sqrt(a) e - sqrt(1 - a) x in numpy, with a of its own."""
     clean, rule = latents(3), scheduler(prediction, schedule=schedule)
@@ -42,7 +42,7 @@ def test_noised_follows_the_formulas_and_leaves_frame_0_clean(schedule, predicti
         a = kept_signal(schedule)[found.timesteps[k]]
         x, e = clean[k].numpy().astype(np.float64), found.noise[k].numpy().astype(np.float64)
         noisy = math.sqrt(a) * x + math.sqrt(1 - a) * e
-        target = e if prediction == "epsilon" else math.sqrt(a) * e - math.sqrt(1 - a) * x
+        target = {"epsilon": e, "v_prediction": math.sqrt(a) * e - math.sqrt(1 - a) * x, "sample": x}[prediction]
         np.testing.assert_allclose(found.noisy[k, :, 1:].numpy(), noisy[:, 1:], atol=2e-5)
         np.testing.assert_allclose(found.target[k].numpy(), target, atol=2e-5)
 
@@ -83,7 +83,7 @@ def test_noised_draws_timesteps_evenly_and_noise_of_unit_variance():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 5.0])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_loss_is_the_weighted_mean_over_later_frames(prediction, gamma):
     """Oracle: loops over clips in float64 with the paper's weights; frame 0 is filled with nonsense."""
     clean, rule = latents(3), scheduler(prediction)
@@ -97,7 +97,7 @@ def test_loss_is_the_weighted_mean_over_later_frames(prediction, gamma):
         mse = float((error**2).mean())
         a = kept_signal("linear")[truth.timesteps[k]]
         snr = a / (1 - a)
-        weight = min(snr, gamma) / (snr if prediction == "epsilon" else snr + 1) if gamma else 1.0
+        weight = min(snr, gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction] if gamma else 1.0
         assert found.per_sample[k].item() == pytest.approx(mse, rel=1e-4)
         total += weight * mse / 3
     assert found.mean.item() == pytest.approx(total, rel=1e-4)

@@ -15,7 +15,7 @@ import pytest
 
 from manifests.errors import InputError
 from manifests.seeds import digest
-from train.order import Batches, DataState, Order
+from train.data.order import Batches, DataState, Order
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = [5, 3, 0, 7, 1, 6, 4, 5]  # 31 clips: an epoch never ends with a batch
@@ -217,7 +217,9 @@ def test_data_state_of_another_version_is_refused(change, name):
 
 def test_order_and_draws_need_no_torch():
     """Oracle: sys.modules of a fresh interpreter."""
-    names = "train.config, train.order, train.draws, train.ranges, train.members, train.captions"
+    names = (
+        "train.config, train.data.order, train.data.draws, train.data.ranges, train.data.members, train.data.captions"
+    )
     code = f"import sys, {names}; print(sorted({{'torch', 'diffusers', 'fsspec'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

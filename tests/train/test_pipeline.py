@@ -22,7 +22,12 @@ from train.models.build import scheduler_of
 from train.models.unet_mv_motion import MVUNetMotionModel, MVUNetMotionOutput
 
 LINEAR = ObjectiveConfig()
-OBJECTIVES = [LINEAR, ZERO_SNR, ObjectiveConfig(prediction="v_prediction", beta_schedule="scaled_linear")]
+OBJECTIVES = [
+    LINEAR,
+    ZERO_SNR,
+    ObjectiveConfig(prediction="v_prediction", beta_schedule="scaled_linear"),
+    ObjectiveConfig(prediction="sample", beta_schedule="scaled_linear", zero_terminal_snr=True),
+]
 
 
 class Oracle(ModelMixin, ConfigMixin):
@@ -45,6 +50,8 @@ class Oracle(ModelMixin, ConfigMixin):
         pred = noise
         if self.objective.prediction == "v_prediction":
             pred = math.sqrt(alpha) * noise - math.sqrt(1 - alpha) * self.truth
+        elif self.objective.prediction == "sample":
+            pred = self.truth.expand_as(sample)
         return MVUNetMotionOutput(sample=pred)
 
 
@@ -115,6 +122,8 @@ def test_trajectory_is_ddims(objective, steps):
         following = alphas[seen[number + 1][0]] if number + 1 < len(seen) else 1.0
         if objective.prediction == "epsilon":
             clean, noise = (x - np.sqrt(1 - alpha) * pred) / np.sqrt(alpha), pred
+        elif objective.prediction == "sample":
+            clean, noise = pred, (x - np.sqrt(alpha) * pred) / np.sqrt(1 - alpha)
         else:
             clean = np.sqrt(alpha) * x - np.sqrt(1 - alpha) * pred
             noise = np.sqrt(alpha) * pred + np.sqrt(1 - alpha) * x

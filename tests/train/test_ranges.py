@@ -13,7 +13,7 @@ from fsspec.spec import AbstractFileSystem
 
 from manifests.errors import DatasetError, InputError, StorageError
 from tests.tiny_dataset import make_tiny_dataset
-from train.ranges import Reader, Tables, is_remote
+from train.data.ranges import Reader, Tables, is_remote
 
 
 class Counted(AbstractFileSystem):

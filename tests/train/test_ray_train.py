@@ -9,9 +9,9 @@ import pytest
 from manifests.errors import InputError
 from tests.tiny_dataset import make_tiny_dataset
 from tests.train.tiny_training import make_base, make_config, run
-from train.ledger import check_ledger
-from train.monitor import read_lines
-from train.ray_train import train_on_ray
+from train.run.ledger import check_ledger
+from train.run.monitor import read_lines
+from train.run.ray_train import train_on_ray
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from manifests.errors import Failed, InputError, MvvError, StorageError
 from tests.tiny_dataset import make_tiny_dataset
 from tests.train.tiny_training import SIZE, KillAt, ended, make_base, make_config, run, run_ranks, start
-from train.checkpoint import found, latest
 from train.config import TrainConfig
-from train.ledger import check_ledger
 from train.models.build import load_pipeline
-from train.monitor import read_lines
+from train.run.checkpoint import found, latest
+from train.run.ledger import check_ledger
+from train.run.monitor import read_lines
 
 CLIPS = 7
 MEASURED = {"clips_per_s", "tflops_per_device", "loader_wait"}

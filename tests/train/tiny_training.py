@@ -34,8 +34,8 @@ from train.models.build import scheduler_of
 from train.models.pixel_codec import PixelCodec
 from train.models.unet_mv_motion import MVUNetMotionModel
 from train.pipeline import MVAnimatePipeline
+from train.run.trainer import Summary, train
 from train.tokenizer import clip_tokenizer
-from train.trainer import Summary, train
 
 VIEWS, FRAMES, SIZE = 2, 3, 16
 NARROW = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -19,7 +19,7 @@ from train.convert.files import read_folder, read_tensors
 from train.convert.keys import parts_of, renamed, take, unet_shapes
 from train.models.unet_mv_motion import frame_code
 
-__all__ = ["check_frame_codes", "from_path", "is_motion_file", "original_name", "to_adapter"]
+__all__ = ["MAX_FRAMES", "check_frame_codes", "from_path", "is_motion_file", "original_name", "to_adapter"]
 
 _HINT = "take guoyww/animatediff-motion-adapter-v1-5-2, or the file mm_sd_v15_v2.ckpt"
 _WHAT = "AnimateDiff's motion modules for SD-1.5, with a middle block"

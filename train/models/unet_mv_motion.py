@@ -23,7 +23,7 @@ from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, Fee
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import ImageProjection, TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.resnet import AlphaBlender, Downsample2D, ResnetBlock2D, Upsample2D
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
@@ -32,6 +32,7 @@ from manifests.errors import InputError
 __all__ = [
     "CROSS_ATTENTION",
     "Attention",
+    "Blend",
     "Condition",
     "CrossAttention",
     "DispatchProcessor",
@@ -192,6 +193,20 @@ class CrossAttention(Attention):
         return self.to_out[0](out)
 
 
+class Blend(nn.Module):
+    """``a * first + (1 - a) * second`` with a = sigmoid(learned).
+
+    diffusers' AlphaBlender under its names; that one is not made where a device context says (no meta tensors).
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.mix_factor = nn.Parameter(torch.full((1,), start))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.lerp(second, first, self.mix_factor.sigmoid().to(first.dtype))
+
+
 class SpatioTemporalAttention(Attention):
     """AnimateDiff's attention over frames, in parallel with one over all pixels of all views of a frame.
 
@@ -201,7 +216,7 @@ class SpatioTemporalAttention(Attention):
 
     def __init__(self, channels: int, heads: int, spatial_branch: bool, blend_init: float) -> None:
         super().__init__(channels, heads)
-        self.blender = AlphaBlender(alpha=blend_init, merge_strategy="learned") if spatial_branch else None
+        self.blender = Blend(blend_init) if spatial_branch else None
         for name in ("to_q_sp", "to_k_sp", "to_v_sp"):
             setattr(self, name, nn.Linear(channels, channels, bias=False) if spatial_branch else None)
         self.to_out_sp = nn.Linear(channels, channels) if spatial_branch else None

@@ -23,26 +23,26 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor, nn
 
 from manifests.errors import InputError
-from train import checkpoint
-from train.checkpoint import Checkpoint, random_state, set_random_state
-from train.clips import ClipDataset, loader
 from train.config import TrainConfig, to_dict
-from train.counts import Counts
-from train.ema import EMA
-from train.flops import peak_tflops
-from train.ledger import Entry, write_ledger
-from train.monitor import Monitor, append_lines, check_wandb, cut_after
-from train.networks import choose_trained, open_pipeline, put_to_work
-from train.objective import quarters
-from train.optimizer import learning_rate, make_optimizer, named_state, set_named_state
-from train.order import Batches, DataState
-from train.ranks import everyones, on_rank_0
-from train.run_folder import RunFolder
-from train.shapes import check_shapes
-from train.step import inputs_of, loss_of, runs_in_bf16
-from train.step_flops import clip_flops
-from train.troubles import check_finite, explained
-from train.validate import Validation
+from train.data.clips import ClipDataset, loader
+from train.data.order import Batches, DataState
+from train.run import checkpoint
+from train.run.checkpoint import Checkpoint, random_state, set_random_state
+from train.run.counts import Counts
+from train.run.ema import EMA
+from train.run.flops import peak_tflops
+from train.run.ledger import Entry, write_ledger
+from train.run.monitor import Monitor, append_lines, check_wandb, cut_after
+from train.run.networks import choose_trained, open_pipeline, put_to_work
+from train.run.objective import quarters
+from train.run.optimizer import learning_rate, make_optimizer, named_state, set_named_state
+from train.run.ranks import everyones, on_rank_0
+from train.run.run_folder import RunFolder
+from train.run.shapes import check_shapes
+from train.run.step import inputs_of, loss_of, runs_in_bf16
+from train.run.step_flops import clip_flops
+from train.run.troubles import check_finite, explained
+from train.run.validate import Validation
 
 __all__ = ["Progress", "Summary", "train"]
 
@@ -176,6 +176,8 @@ class _Trainer:
                 span = {"step": done, "position": self.data.position, "clips": len(self.clips)}
                 append_lines(self.folder.datasets, [span | {"fingerprint": self.clips.fingerprint}])
             if saved is None:
+                times_s = self.clips[0]["times_s"]
+                self.pipeline.register_to_config(fps=round(1 / float(times_s[1] - times_s[0]), 3))
                 self.folder.write_model(self.pipeline)
 
         on_rank_0(self.accelerator, write)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import Failed, InputError, MvvError
-from train.checkpoint import found, step_of
 from train.config import TrainConfig, from_dict, to_dict
-from train.monitor import read_lines
-from train.trainer import Summary, train
+from train.run.checkpoint import found, step_of
+from train.run.monitor import read_lines
+from train.run.trainer import Summary, train
 
 __all__ = ["train_on_ray"]
 
@@ -32,7 +32,7 @@ def train_on_ray(
     accept_changed_data: bool = False,
     address: str = "",
 ) -> Summary:
-    """`train.trainer.train` on the workers of a cluster.
+    """`train.run.trainer.train` on the workers of a cluster.
 
     Args:
         config: what decides the run; its batch divides by the workers.

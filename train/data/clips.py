@@ -1,7 +1,7 @@
 """Samples for training: a map-style dataset over positions, reading only the members that a sample needs.
 
-`train.order` says which clip is at a position, `train.draws` which part of it; here the part is read, checked, decoded
-and put on its background. The same position gives the same sample in any process. Noise is not added here.
+`order` says which clip is at a position, `draws` which part of it; here the part is read, checked, decoded and put on
+its background. The same position gives the same sample in any process. Noise is not added here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from manifests.clip import from_json
 from manifests.errors import DatasetError, InputError, MvvError
 from manifests.images import composite, decode_frame
 from train.cameras import CONVENTIONS, camera_vectors
-from train.captions import words_of_names
 from train.config import DataConfig, ObjectiveConfig
-from train.draws import Draw, draw, fitting_strides
-from train.members import Damaged, Member, Place, Split
-from train.order import Batches, Order
-from train.ranges import Reader, Tables, is_remote
+from train.data.captions import words_of_names
+from train.data.draws import Draw, draw, fitting_strides
+from train.data.members import Damaged, Member, Place, Split
+from train.data.order import Batches, Order
+from train.data.ranges import Reader, Tables, is_remote
 
 __all__ = ["ClipDataset", "collate", "loader"]
 
@@ -51,12 +51,12 @@ class ClipDataset(Dataset):
         config: which clips, which part of each, how read.
         objective: how often text and image are dropped.
         camera_convention: a key of `train.cameras.CONVENTIONS`.
-        join_gap: see `train.ranges.Reader`.
-        cache_dir: see `train.ranges.Tables`.
+        join_gap: see `train.data.ranges.Reader`.
+        cache_dir: see `train.data.ranges.Tables`.
 
     Attributes:
         order: where each position leads.
-        fingerprint: of the clips, their order and captions, see `train.members.Split`.
+        fingerprint: of the clips, their order and captions, see `train.data.members.Split`.
         num_views, num_frames: of the clips in the dataset.
         width: height and width of the stored images, pixels.
         modality: entry of dataset.json of what is read: rgb or latents.
@@ -74,7 +74,7 @@ class ClipDataset(Dataset):
         config: DataConfig,
         objective: ObjectiveConfig,
         *,
-        camera_convention: str = "mvdream",
+        camera_convention: str = "animate3d",
         join_gap: int | None = None,
         cache_dir: Path | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import InputError
-from train.monitor import append_lines, read_lines
+from train.run.monitor import append_lines, read_lines
 
 __all__ = ["Entry", "check_ledger", "write_ledger"]
 

@@ -1,7 +1,7 @@
 """Where the members of a split's clips lie in its tars, from the tables alone; and the check of what was read there.
 
 One row a clip is kept of clips.parquet, in arrow's memory, which forked workers share; the indexes of the last shards
-are kept as arrays, 8 bytes a member. Tars are opened elsewhere (`train.ranges`), samples made in `train.clips`.
+are kept as arrays, 8 bytes a member. Tars are opened elsewhere (`ranges`), samples made in `clips`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from manifests.errors import DatasetError, InputError
 from manifests.shards import index_path, read_shards
 from manifests.tables import ASSETS, CLIPS, INDEX, iter_batches
 from manifests.tar import BLOCK
-from train.ranges import Tables
+from train.data.ranges import Tables
 
 __all__ = ["Damaged", "Member", "Place", "Split"]
 

@@ -149,7 +149,7 @@ class DataState:
     Attributes:
         seed: of the order and the draws.
         position: clips that steps were made with; the next batch begins here.
-        fingerprint: of the clips and their order, see `train.clips.ClipDataset`.
+        fingerprint: of the clips and their order, see `train.data.clips.ClipDataset`.
         history: (position, batch size) wherever another batch size began.
         skipped: ids of damaged clips that were replaced, in the order they were met.
     """

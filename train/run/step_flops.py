@@ -11,7 +11,7 @@ import torch
 
 from train.conditions import image_inputs, spatial_factor
 from train.config import TrainConfig
-from train.flops import count
+from train.run.flops import count
 
 __all__ = ["clip_flops"]
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from manifests.errors import InputError
 from manifests.publish import attempt, write_bytes
-from train.clips import ClipDataset, collate
 from train.conditions import decode_latents
 from train.config import TrainConfig
-from train.objective import QUARTERS
-from train.step import autocast, inputs_of, loss_of
+from train.data.clips import ClipDataset, collate
+from train.run.objective import QUARTERS
+from train.run.step import autocast, inputs_of, loss_of
 
 __all__ = ["Validation", "write_playing"]
 
@@ -59,19 +59,22 @@ class Validation:
 
         Returns:
             ``val_loss``, the mean squared error without weights; ``val_loss_t0`` to ``val_loss_t3`` by quarter of the
-            timesteps; ``val_psnr`` of the samples to the truth, dB over frames 1 and later.
+            timesteps; ``val_psnr`` of the samples to the truth, dB over frames 1 and later, and ``val_psnr_frozen`` of
+            frame 0 held still, which a model that knows nothing of motion reaches.
         """
         errors = torch.stack([self._errors(pipeline, clip_id, device) for clip_id in self._ids]).mean(0)
         facts = {"val_loss": errors.mean().item()} | {f"val_loss_t{k}": errors[k].item() for k in range(QUARTERS)}
-        psnrs = []
+        psnrs, frozen = [], []
         for clip_id in self._ids[: self._config.save.validate_clips]:
             batch = self._batch(clip_id)
             truth, sample = self._sampled(pipeline, batch, device)
             psnrs.append(_psnr(truth[:, 1:], sample[:, 1:]))
+            frozen.append(_psnr(truth[:, 1:], truth[:, :1]))
             times_s = batch["times_s"][0]
             step_ms = float(times_s[1] - times_s[0]) * 1000
             write_playing(folder / f"{clip_id}.webp", [truth, sample], frame_ms=round(step_ms))
-        facts |= {"val_psnr": float(np.mean(psnrs))} if psnrs else {}
+        if psnrs:
+            facts |= {"val_psnr": float(np.mean(psnrs)), "val_psnr_frozen": float(np.mean(frozen))}
         write_bytes(folder / "facts.json", json.dumps(facts, indent=1).encode())
         return facts
 

@@ -64,7 +64,8 @@ def noised(latents: Tensor, noise_seeds: Sequence[int], scheduler: Any, *, times
     signal, strength = kept.sqrt(), (1 - kept).sqrt()
     noisy = signal * clean + strength * noise
     noisy[:, :, 0] = clean[:, :, 0]
-    target = signal * noise - strength * clean if _predicts_v(scheduler) else noise
+    targets = {"epsilon": noise, "v_prediction": signal * noise - strength * clean, "sample": clean}
+    target = targets[_kind(scheduler)]
     return Noised(noisy, noise, timesteps, target)
 
 
@@ -84,7 +85,7 @@ def loss(pred: Tensor, truth: Noised, scheduler: Any, gamma: float) -> Loss:
 
 
 def min_snr_weights(timesteps: Tensor, scheduler: Any, gamma: float) -> Tensor:
-    """min(SNR, gamma) / SNR for epsilon and min(SNR, gamma) / (SNR + 1) for v, both the same weight on the clean image.
+    """min(SNR, gamma), / SNR for epsilon, / (SNR + 1) for v: all the same weight on the clean image.
 
     Args:
         timesteps: (B,) int64.
@@ -92,11 +93,12 @@ def min_snr_weights(timesteps: Tensor, scheduler: Any, gamma: float) -> Tensor:
         gamma: more than 0.
 
     Returns:
-        (B,) float32. The last step of a zero-SNR schedule has weight 0 for v; epsilon is refused there by the config.
+        (B,) float32. The last step of a zero-SNR schedule has weight 0; epsilon is refused there by the config.
     """
     kept = scheduler.alphas_cumprod.to(timesteps.device, torch.float32)[timesteps]
     snr = kept / (1 - kept)
-    return snr.clamp(max=gamma) / (snr + 1 if _predicts_v(scheduler) else snr)
+    per = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    return snr.clamp(max=gamma) / per[_kind(scheduler)]
 
 
 def per_frame(timesteps: Tensor, num_frames: int, frame0_time_zero: bool) -> Tensor:
@@ -122,7 +124,7 @@ def _draw(seed: int, shape: Sequence[int], scheduler: Any) -> tuple[Tensor, Tens
     return timestep, torch.randn(tuple(shape), generator=generator)
 
 
-def _predicts_v(scheduler: Any) -> bool:
+def _kind(scheduler: Any) -> str:
     kind = scheduler.config.prediction_type
-    assert kind in ("epsilon", "v_prediction"), f"prediction_type is {kind}, which this loss does not know"
-    return kind == "v_prediction"
+    assert kind in ("epsilon", "v_prediction", "sample"), f"prediction_type is {kind}, which this loss does not know"
+    return kind

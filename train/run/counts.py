@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from train.objective import QUARTERS, Loss
+from train.run.objective import QUARTERS, Loss
 
 __all__ = ["Counts"]
 
@@ -35,7 +35,7 @@ class Counts:
         self._since = time.perf_counter()
 
     def micro_batch(self, loss: Loss, by_quarter: Tensor) -> None:
-        """A loss, and `train.objective.quarters` of it."""
+        """A loss, and `train.run.objective.quarters` of it."""
         mean = loss.mean.detach().double()[None]
         self._sums += torch.cat([mean, torch.ones_like(mean), by_quarter.flatten()])
 

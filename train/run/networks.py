@@ -14,7 +14,7 @@ from torch import nn
 from manifests.errors import InputError
 from train.config import TrainConfig
 from train.models.build import load_pipeline, new_pipeline, scheduler_of
-from train.step import runs_in_bf16
+from train.run.step import runs_in_bf16
 
 __all__ = ["choose_trained", "frozen_parts", "open_pipeline", "put_to_work"]
 
@@ -46,6 +46,7 @@ def open_pipeline(config: TrainConfig, run_model: Path | None) -> Any:
         num_frames=data.frames,
         size=data.size,
         frame0_time_zero=config.objective.frame0_time_zero,
+        guidance_scale=config.save.guidance,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from manifests.errors import Failed, StorageError, refusal
-from train.checkpoint import found
+from train.run.checkpoint import found
 
 __all__ = ["check_finite", "explained"]
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from manifests.errors import InputError
 from manifests.publish import ATTEMPT_SUFFIX, attempt, write_bytes
-from train.checkpoint import Checkpoint, found, latest, save_tensors
 from train.config import FREE_ON_RESUME
+from train.run.checkpoint import Checkpoint, found, latest, save_tensors
 
 __all__ = ["RunFolder", "changed_fields"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from train.conditions import encode_images, encode_latents, encode_text, latents_of_moments
 from train.config import TrainConfig
-from train.objective import Loss, Noised, loss, noised, per_frame
+from train.run.objective import Loss, Noised, loss, noised, per_frame
 
 __all__ = ["Inputs", "autocast", "inputs_of", "loss_of", "runs_in_bf16"]
 
@@ -49,7 +49,7 @@ def inputs_of(pipeline: Any, batch: dict[str, Any], device: torch.device) -> Inp
 
     Args:
         pipeline: `train.pipeline.MVAnimatePipeline`, its networks on the device.
-        batch: of `train.clips.collate`.
+        batch: of `train.data.clips.collate`.
         device: where to.
     """
     seeds = [int(seed) for seed in batch["noise_seed"]]

@@ -1,0 +1,1 @@
+"""A training run: its steps, its folder, and what any interruption leaves of both."""
