@@ -44,6 +44,8 @@ bench: $(STAMP)  ## the benchmarks, over an hour; BENCH_ASSETS=FOLDER takes real
 	$(VENV)/bin/python benchmarks/engine.py $(if $(BENCH_ASSETS),--assets $(BENCH_ASSETS))
 	$(VENV)/bin/python benchmarks/plan_memory.py
 	$(VENV)/bin/python benchmarks/evaluation.py
+	$(VENV)/bin/python benchmarks/loader.py
+	$(VENV)/bin/python benchmarks/training.py flops
 
 lint: $(STAMP)  ## ruff: format and rules, nothing is changed
 	$(VENV)/bin/ruff format --check .

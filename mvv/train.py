@@ -204,10 +204,10 @@ class Sample:
 
 def model_convert(
     source: Positional[Path], /, *, out: Path,
-    kind: Literal["auto", "mvdream", "animatediff", "ip-adapter", "animate3d", "pipeline"] = "auto",
-    to: Literal["pipeline", "animatediff", "ip-adapter", "animate3d"] = "pipeline",
+    kind: Literal["auto", "mvdream", "animatediff", "ip-adapter", "animate3d", "adapter", "pipeline"] = "auto",
+    to: Literal["pipeline", "animatediff", "ip-adapter", "animate3d", "adapter"] = "pipeline",
     base: Path | None = None, motion: Path | None = None, ip_adapter: Path | None = None,
-    image_encoder: Path | None = None, animate3d: Path | None = None, seed: int = 0,
+    image_encoder: Path | None = None, animate3d: Path | None = None, adapter: Path | None = None, seed: int = 0,
 ) -> int:  # fmt: skip
     """Make a pipeline of public weights that you have (MVDream, AnimateDiff, IP-Adapter, Animate3D), or the reverse.
 
@@ -221,12 +221,13 @@ def model_convert(
         ip_adapter: IP-Adapter's file.
         image_encoder: Folder of the CLIP image encoder that goes with it; by default image_encoder beside it.
         animate3d: Animate3D's released file.
+        adapter: Folder of trained weights alone, as --to adapter writes it; BASE must be what they were trained on.
         seed: Of layers that none of them has.
     """
     from train.convert.convert import convert, export
 
     given = {"base": base, "motion": motion, "ip_adapter": ip_adapter, "image_encoder": image_encoder}
-    given["animate3d"] = animate3d
+    given |= {"animate3d": animate3d, "adapter": adapter}
     if to != "pipeline":
         extra = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         if extra or kind not in ("auto", "pipeline"):

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from manifests.errors import InputError, StorageError
 from tests.train.tiny_models import SMALL, randomize, small_unet
 from train.convert import animate3d, ip_adapter
-from train.convert.assemble import whole_folder
+from train.convert.assemble import own_unet, whole_folder
 from train.convert.convert import compose, convert, export, identify
 from train.convert.keys import PARTS, parts_of
 from train.models.build import load_pipeline
@@ -279,3 +279,18 @@ def test_folder_appears_whole_or_not_at_all(tmp_path):
     with whole_folder(tmp_path / "x") as folder:
         (folder / "all").write_text("a")
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "all"]
+
+
+def test_adapter_on_its_base_is_the_whole_model(sources, released, tmp_path):
+    """Against the state of the model that the adapter was taken from; on another base it is refused."""
+    adapter = export(released, kind="adapter", out=tmp_path / "adapter")
+    base = tmp_path / "base"
+    given = paths(sources)
+    compose(sources["folder"] / "mvdream", motion=given["motion"], ip_adapter=given["ip_adapter"], out=base)
+    made = convert(adapter, base=base, out=tmp_path / "model")
+    assert same(own_unet(made.out)[1], own_unet(released)[1])
+    assert made.parts["motion"] == str(adapter)
+    compose(sources["folder"] / "mvdream", out=tmp_path / "plain")
+    with pytest.raises(InputError, match="take the base it was made on"):
+        convert(adapter, base=tmp_path / "plain", out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -32,6 +32,7 @@ from train.convert.assemble import (
 )
 from train.convert.files import read_config, read_tensors
 from train.convert.keys import PARTS, part_of
+from train.models.adapter import FACTS, load_adapter, save_adapter
 
 __all__ = ["EXPORTS", "KINDS", "Composed", "compose", "convert", "export", "identify"]
 
@@ -40,6 +41,7 @@ KINDS: dict[str, str] = {
     "animatediff": "AnimateDiff's motion modules: v1-5-2 as folder, or mm_sd_v15_v2.ckpt",
     "ip-adapter": "ip-adapter_sd15, .safetensors or .bin",
     "animate3d": "animate3d_motion_modules.ckpt",
+    "adapter": "folder of an adapter of ours: the trained weights alone",
     "pipeline": "a pipeline of ours",
 }
 """Kind of source -> what it is."""
@@ -48,6 +50,7 @@ EXPORTS: dict[str, str] = {
     "animatediff": "folder for diffusers' MotionAdapter; the spatial branch does not fit in and is left out",
     "ip-adapter": "ip-adapter_sd15.safetensors, for diffusers' load_ip_adapter",
     "animate3d": "animate3d_motion_modules.ckpt, for Animate3D's own inference script",
+    "adapter": "folder with the trained weights alone, which names the base that it was trained on by its hash",
 }
 """Kind of export -> what is written."""
 
@@ -72,6 +75,8 @@ def identify(source: Path) -> str:
     """
     source = Path(source)
     if source.is_dir():
+        if (source / FACTS).is_file():
+            return "adapter"
         if (source / "unet/config.json").is_file():
             ours = read_config(source / "unet").get("_class_name") == "MVUNetMotionModel"
             return "pipeline" if ours else "mvdream"
@@ -107,6 +112,7 @@ def convert(
     ip_adapter: Path | None = None,
     image_encoder: Path | None = None,
     animate3d: Path | None = None,
+    adapter: Path | None = None,
     seed: int = 0,
 ) -> Composed:
     """A pipeline folder from public weights: `compose` with the source in the place that its kind gives it.
@@ -120,6 +126,7 @@ def convert(
         ip_adapter: as of `compose`.
         image_encoder: as of `compose`.
         animate3d: as of `compose`.
+        adapter: as of `compose`.
         seed: as of `compose`.
 
     Raises:
@@ -129,14 +136,14 @@ def convert(
     kind = identify(source) if kind == "auto" else kind
     if kind not in KINDS:
         raise InputError(f'--kind: found "{kind}", expected auto or one of {", ".join(KINDS)}; choose one of them')
-    given = {"motion": motion, "ip_adapter": ip_adapter, "animate3d": animate3d}
+    given = {"motion": motion, "ip_adapter": ip_adapter, "animate3d": animate3d, "adapter": adapter}
     if kind in ("mvdream", "pipeline"):
         return compose(source, **given, image_encoder=image_encoder, out=out, seed=seed)
     if base is None:
         raise InputError(
             f"--base: found none for {source} ({kind}), expected the pipeline that it goes into; make one from MVDream"
         )
-    place = {"animatediff": "motion", "ip-adapter": "ip_adapter", "animate3d": "animate3d"}[kind]
+    place = {"animatediff": "motion", "ip-adapter": "ip_adapter"}.get(kind, kind)
     if given[place] not in (None, source):
         raise InputError(
             f"{given[place]}: found a second source of {kind} beside {source}, expected one; leave one out"
@@ -151,6 +158,7 @@ def compose(
     ip_adapter: Path | None = None,
     image_encoder: Path | None = None,
     animate3d: Path | None = None,
+    adapter: Path | None = None,
     out: Path,
     seed: int = 0,
 ) -> Composed:
@@ -165,6 +173,7 @@ def compose(
         ip_adapter: IP-Adapter's file.
         image_encoder: folder of the CLIP image encoder that goes with it; by default `image_encoder` beside it.
         animate3d: Animate3D's released file; brings motion modules of its own.
+        adapter: folder of an adapter of ours, which has to have been trained on just this base.
         out: folder to make; must not exist yet, or be empty.
         seed: of the new layers.
 
@@ -196,6 +205,9 @@ def compose(
             )
         encoder = image_encoder_of(image_encoder, ip_adapter, config, start)
     unet = build_unet(config, start.unet, tensors, seed)
+    if adapter is not None:
+        load_adapter(unet, adapter)
+        origin |= dict.fromkeys(_parts(unet.trainable_parameters()), str(adapter))
     save_pipeline(start, unet, encoder, Path(out))
     state = unet.state_dict()
     counts = {part: sum(v.numel() for name, v in state.items() if part_of(name) == part) for part in _parts(state)}
@@ -222,7 +234,8 @@ def export(model: Path, *, kind: str, out: Path) -> Path:
     model, out = Path(model), Path(out)
     check_out(out)
     config, tensors = own_unet(model)
-    wanted = {"animatediff": ("motion",), "ip-adapter": ("image",), "animate3d": animate3d_weights.TRAINED}[kind]
+    trained = animate3d_weights.TRAINED
+    wanted = {"animatediff": ("motion",), "ip-adapter": ("image",), "animate3d": trained, "adapter": ("motion",)}[kind]
     lacking = [PARTS[part] for part in wanted if part not in _parts(tensors)]
     if lacking:
         raise InputError(
@@ -235,6 +248,9 @@ def export(model: Path, *, kind: str, out: Path) -> Path:
         if kind == "ip-adapter":
             save_file(ip_adapter_weights.to_file(tensors), folder / "ip-adapter_sd15.safetensors")
             return out / "ip-adapter_sd15.safetensors"
+        if kind == "adapter":
+            save_adapter(build_unet(config, tensors, tensors, 0), folder, base=model.resolve().name)
+            return out
         torch.save(animate3d_weights.to_file(tensors), folder / "animate3d_motion_modules.ckpt")
         return out / "animate3d_motion_modules.ckpt"
 

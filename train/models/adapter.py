@@ -22,10 +22,12 @@ from manifests.errors import InputError
 from manifests.publish import attempt, write_bytes
 from train.models.unet_mv_motion import MVUNetMotionModel
 
-__all__ = ["base_sha256", "load_adapter", "save_adapter"]
+__all__ = ["FACTS", "base_sha256", "load_adapter", "save_adapter"]
 
 SCHEMA = "mvvideo.adapter/1"
-WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
+WEIGHTS = "adapter.safetensors"
+FACTS = "adapter.json"
+"""The file that tells an adapter's folder."""
 
 
 def base_sha256(unet: MVUNetMotionModel) -> str:
