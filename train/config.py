@@ -276,7 +276,7 @@ PRESETS: dict[str, TrainConfig] = {
         data=DataConfig(frames=8, strides=(2,), size=32, block_shards=64),
         model=ModelConfig(scale="tiny", train_all=True),
         objective=ObjectiveConfig(prediction="sample", beta_schedule="scaled_linear", zero_terminal_snr=True),
-        optimizer=OptimizerConfig(batch_size=4, micro_batch=4, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
+        optimizer=OptimizerConfig(batch_size=4, micro_batch=4, learning_rate=2e-3, warmup_steps=50, ema_decay=0.99),
         compute=ComputeConfig(precision="fp32"),
         save=SaveConfig(steps=800, checkpoint_every=200, validate_every=200, validate_sampling_steps=20, guidance=1.0),
     ),

@@ -97,7 +97,7 @@ def test_pipeline_records_what_it_was_made_for():
     found = new_pipeline(ModelConfig(scale="tiny"), data=data, objective=objective).config
     assert (found.num_views, found.num_frames, found.size, found.frame0_time_zero) == (2, 5, 48, True)
     assert tuple(found.background) == data.background
-    assert found.camera_convention == "mvdream"
+    assert found.camera_convention == "animate3d"
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])

@@ -37,7 +37,7 @@ _CLIP_WORDS: dict[str, Any] = {"vocab_size": 49408, "bos_token_id": 49406, "eos_
 
 _TINY: dict[str, dict[str, Any]] = {
     # 4 x 4 pixels a latent position: attention over four views of 16 x 16 positions would take most of a step.
-    "vae": {"patch_size": 4, "latent_channels": 48, "block_out_channels": (48, 48, 48)},
+    "vae": {"patch_size": 4, "latent_channels": 48, "block_out_channels": (48, 48, 48), "scaling_factor": 4.0},
     "unet": {
         "in_channels": 48,
         "out_channels": 48,
