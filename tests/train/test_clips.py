@@ -100,7 +100,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 def test_sample_equals_the_datasets_own_reader(folder):
-    """Oracle: `manifests.dataset` decodes, `composite` mixes, `to_mvdream` turns; over two epochs."""
+    """Oracle: `manifests.dataset` decodes, `composite` mixes, `to_animate3d` turns; over two epochs."""
     dataset, reader = opened(folder), Dataset.open(folder)
     ids = [row["clip_id"] for row in reader.clips()]
     assert len(dataset) == len(ids) == CLIPS_IN
@@ -112,7 +112,9 @@ def test_sample_equals_the_datasets_own_reader(folder):
         drawn, told = dataset.draw(ids[index], epoch), reader.sample(ids[index])
         frames = reader.frames(ids[index], drawn.views, drawn.frames)
         assert np.array_equal(sample["pixels"].permute(0, 1, 3, 4, 2), composite(frames, drawn.background))
-        expected = [to_mvdream(np.array(told["cameras"]["c2w"][view])) for view in drawn.views]
+        turned = np.stack([to_animate3d(np.array(told["cameras"]["c2w"][view])) for view in drawn.views])
+        turned[:, :3, 3] /= np.linalg.norm(turned[:, :3, 3], axis=1, keepdims=True)
+        expected = turned.reshape(-1, 16)
         np.testing.assert_allclose(sample["camera"], expected, rtol=0, atol=1e-7)
         assert sample["camera"].dtype == torch.float32
         assert sample["views"].tolist() == list(drawn.views)

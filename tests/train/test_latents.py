@@ -195,6 +195,7 @@ def test_damaged_latents_are_found_by_verify(base, tmp_path):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_workers_of_a_ray_pool_give_the_same_tars(base, tmp_path, monkeypatch):
     # Oracle: the hashes of the run in this process.
     pytest.importorskip("ray")

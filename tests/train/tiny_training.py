@@ -79,7 +79,7 @@ def make_config(base: Path, **changes: dict[str, Any]) -> TrainConfig:
     mine: dict[str, dict[str, Any]] = {
         "data": {"views": VIEWS, "frames": FRAMES, "strides": (1,), "size": SIZE, "block_shards": 1},
         "model": {"base": str(base), "train_all": False},
-        "optimizer": {"batch_size": 4, "micro_batch": 2, "warmup_steps": 2, "ema_decay": 0.9},
+        "optimizer": {"batch_size": 4, "micro_batch": 2, "learning_rate": 1e-3, "warmup_steps": 2, "ema_decay": 0.9},
         "compute": {"loader_workers": 0},
         "save": {"steps": 4, "checkpoint_every": 2, "log_every": 1, "validate_every": 0},
     }
