@@ -15,8 +15,6 @@ import datetime
 import json
 import os
 import platform
-import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,12 +55,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, spatial in VARIANTS.items():
         config = config_of(spatial, arguments.steps)
         out = arguments.runs / name.replace(" ", "-")
-        begin = time.perf_counter()
         train(config, data=arguments.dataset, out=out, resume=True)
-        seconds = time.perf_counter() - begin
         scores[name] = score(out / "model", config, arguments.dataset)
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        losses = [line["loss"] for line in log if "loss" in line]
+        lines = [line for line in log if "loss" in line]
+        losses, clips = [line["loss"] for line in lines], [0, *(line["clips"] for line in lines)]
+        # By the log and not by a clock here, because a run may have been stopped and gone on.
+        seconds = sum((b - a) / line["clips_per_s"] for a, b, line in zip(clips, clips[1:], lines, strict=False))
         rows[name] = {
             "parameters": json.loads((out / "run.json").read_text())["parameters"],
             "training_s": round(seconds, 1),
@@ -74,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "what": f"tiny, {arguments.steps} steps, {counts['clips']} clips; scored on those of split val, one seed",
         "variants": rows,
         "difference, spatiotemporal minus temporal only": {key: summary(first[key] - second[key]) for key in first},
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python benchmarks/learning.py DATASET --steps {arguments.steps}",
         "date": f"{datetime.date.today()}",
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers")},

@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = {"flops": count_flops, "levers": time_levers, "sampling": time_sampling}[arguments.part](arguments)
     report |= {
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python benchmarks/training.py {arguments.part}",
         "date": f"{datetime.date.today()}",
         "machine": machine(arguments),
     }
