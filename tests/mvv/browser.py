@@ -98,9 +98,15 @@ class Browser:
     def wait(self, expression: str, timeout_s: float = 20) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + timeout_s
-        while not self.ask(expression):
+        while not self._true(expression):
             assert time.monotonic() < end, f"not true within {timeout_s} s: {expression}; console: {self.messages}"
             time.sleep(0.05)
+
+    def _true(self, expression: str) -> bool:
+        try:
+            return bool(self.ask(expression))
+        except _Gone:  # the question met a page that was just being left
+            return False
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Save what is on the screen, or the whole page, as PNG."""
@@ -117,7 +123,10 @@ class Browser:
         while True:
             answer = self._receive(end, method)
             if answer.get("id") == self._number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                error = answer.get("error")
+                if error and "navigated or closed" in error["message"]:
+                    raise _Gone(f"{method}: {error}")
+                assert error is None, f"{method}: {error}"
                 return answer["result"]
             self._note(answer)
 
@@ -141,6 +150,10 @@ class Browser:
             self.messages.append(params["exceptionDetails"]["text"])
         elif event.get("method") == "Page.javascriptDialogOpening":
             self.messages.append(f"dialog: {params['message']}")
+
+
+class _Gone(AssertionError):
+    """The page was left while the browser was to answer for it."""
 
 
 def _high_pipe() -> tuple[int, int]:
