@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from manifests.errors import InputError
+from train.saved_pipeline import check_weights
 
 __all__ = ["CODECS", "codec_sha256", "load_codec"]
 
@@ -50,15 +50,25 @@ def load_codec(folder: Path | str) -> nn.Module:
         from train.models.pixel_codec import PixelCodec as kind
     else:
         from diffusers import AutoencoderKL as kind
-    _check_weights(place)
+    check_weights(place)
     try:
         # Not memory-mapped and not on meta first: a small model, and errors come here instead of later.
-        codec = kind.from_pretrained(
-            place, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=torch.float32
-        )
+        codec, report = kind.from_pretrained(
+            place, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, torch_dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: found {told}, expected a whole {name}; convert or save it again") from error
+    # diffusers fills up what the file lacks at random, with no more than a line in its log.
+    wrong = [
+        *(f"no {key}" for key in report["missing_keys"]),
+        *(f"{key} too many" for key in report["unexpected_keys"]),
+    ]
+    if wrong:
+        raise InputError(
+            f"{place}: found {', '.join(sorted(wrong)[:3])}, expected the weights of its config; convert it again"
+        )
     return codec.eval().requires_grad_(False)
 
 
@@ -75,25 +85,3 @@ def codec_sha256(codec: nn.Module) -> str:
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _check_weights(place: Path) -> None:
-    """Safetensors files that are whole; the library's own errors do not name the file."""
-    files = sorted(place.glob("*.safetensors"))
-    if not files:
-        others = sorted(path.name for path in place.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        raise InputError(
-            f"{place}: found {', '.join(others) or 'no weights'}, expected a .safetensors file; `mvv model convert` "
-            "makes one, and pickles are never loaded"
-        )
-    from safetensors import SafetensorError, safe_open
-
-    for path in files:
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path}: found {os.path.getsize(path)} bytes that do not open ({error}), expected a whole safetensors "
-                "file; it was cut off or damaged, copy or convert it again"
-            ) from error

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from manifests.errors import InputError
 
-__all__ = ["check_saved_pipeline", "weight_names"]
+__all__ = ["check_saved_pipeline", "check_weights", "weight_names"]
 
 _INDEX = "model_index.json"
 _CLASSES: dict[str, set[tuple[str, str]]] = {
@@ -78,6 +78,15 @@ def _check_component(folder: Path, name: str) -> None:
     if name not in _WITH_WEIGHTS:
         return
     _object(folder / "config.json")
+    check_weights(folder)
+
+
+def check_weights(folder: Path) -> None:
+    """A component's safetensors files are there and open.
+
+    Raises:
+        InputError: none, or one that is damaged; names the file.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         others = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES))

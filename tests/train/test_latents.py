@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from manifests.dataset import Dataset
 from manifests.errors import DatasetError, InputError
@@ -254,6 +255,12 @@ def test_folders_that_are_no_vae_are_one_clear_error(base, tmp_path):
         load_codec(tmp_path / "b")
     weights.rename(tmp_path / "b" / "diffusion_pytorch_model.bin")
     with pytest.raises(InputError, match=r"found diffusion_pytorch_model\.bin, expected a \.safetensors file"):
+        load_codec(tmp_path / "b")
+    weights.write_bytes(data)
+    tensors = load_file(weights)
+    del tensors[min(tensors)]
+    save_file(tensors, weights)
+    with pytest.raises(InputError, match=r"found no [\w.]+, expected the weights of its config"):
         load_codec(tmp_path / "b")
     weights.write_bytes(data)
     config = json.loads((tmp_path / "b" / "config.json").read_text())
