@@ -23,7 +23,7 @@ from manifests.shards import index_path, read_shards, shard_path
 from manifests.tables import ASSETS, CLIPS, INDEX, iter_batches, iter_rows
 from manifests.tar import IndexRow, read_at
 
-__all__ = ["SCHEMA", "Dataset", "composite", "read_manifest"]
+__all__ = ["SCHEMA", "Dataset", "composite", "find_clip", "read_manifest"]
 
 SCHEMA = "mvvideo.dataset/1"
 CACHED_INDEXES = 16
@@ -230,6 +230,26 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if found != SCHEMA:
         raise DatasetError(f"{path}: found schema {found!r}, expected {SCHEMA!r}; use the version that wrote it")
     return manifest
+
+
+def find_clip(dataset: Dataset, clip: str) -> str:
+    """The clip of that id, else the only one whose id begins so.
+
+    Raises:
+        InputError: none, or several.
+    """
+    found: list[str] = []
+    for row in dataset.clips(columns=["clip_id"]):
+        if row["clip_id"] == clip:
+            return clip
+        if row["clip_id"].startswith(clip) and len(found) < 4:
+            found.append(row["clip_id"])
+    if len(found) == 1:
+        return found[0]
+    some = f"several clips: {', '.join(found[:3])} ..." if found else "no such clip"
+    raise InputError(
+        f"clip {clip!r}: found {some}, expected the id of one in {dataset.folder}; `mvv inspect` lists them"
+    )
 
 
 def _checked(what: str, asked: Sequence[int] | None, count: int, clip_id: str) -> Sequence[int]:

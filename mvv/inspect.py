@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from manifests.dataset import Dataset
+from manifests.dataset import Dataset, find_clip
 from manifests.errors import InputError
 from manifests.publish import attempt
 from mvv.pictures import BACKGROUNDS, contact_sheet, evenly
 
-__all__ = ["clip_sheet", "clip_table", "dataset_sheet", "dataset_table", "find_clip", "inspect"]
+__all__ = ["clip_sheet", "clip_table", "dataset_sheet", "dataset_table", "inspect"]
 
 _SHEET_CLIPS = 8
 
@@ -163,26 +163,6 @@ def dataset_sheet(dataset: Dataset, background: str = "checker") -> Image.Image:
         return dataset.frames(rows[clip]["clip_id"], [0], [wanted[column] for column in columns])[0]
 
     return contact_sheet(read, len(rows), frames, rows[0]["width"], rows[0]["height"], background=background, label="")
-
-
-def find_clip(dataset: Dataset, clip: str) -> str:
-    """The clip of that id, else the only one whose id begins so.
-
-    Raises:
-        InputError: none, or several.
-    """
-    found: list[str] = []
-    for row in dataset.clips(columns=["clip_id"]):
-        if row["clip_id"] == clip:
-            return clip
-        if row["clip_id"].startswith(clip) and len(found) < 4:
-            found.append(row["clip_id"])
-    if len(found) == 1:
-        return found[0]
-    some = f"several clips: {', '.join(found[:3])} ..." if found else "no such clip"
-    raise InputError(
-        f"clip {clip!r}: found {some}, expected the id of one in {dataset.folder}; `mvv inspect` lists them"
-    )
 
 
 def _facts(title: str, rows: Sequence[tuple[str, str]]) -> Table:

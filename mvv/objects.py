@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from manifests.cameras import angles_of
-from manifests.dataset import Dataset, composite
+from manifests.dataset import Dataset, composite, find_clip
 from manifests.errors import InputError
-from mvv.inspect import find_clip
 
 __all__ = ["MODEL_SUFFIXES", "ObjectViews", "open_object"]
 

@@ -16,6 +16,7 @@ import numpy as np
 from manifests.config import BuildConfig, MotionConfig
 from manifests.errors import Rejected
 from manifests.gltf import Asset, Limits, Poser, load_obj, read
+from manifests.gltf.rest import parse_pose
 from manifests.windows import Window, plan_windows
 from render.motion import Sweep, sweep
 
@@ -94,7 +95,7 @@ def probe_still(path: str | Path, config: BuildConfig, pose: str) -> dict[str, A
     """
     asset = load(path, config.limits)
     poser = Poser(asset)
-    source, time_s = _parse_pose(asset, pose)
+    source, time_s = parse_pose(asset, pose)
     window = Window(index=0, start_s=time_s, loops=1, time_scale=1.0, fps=config.motion.fps, times_s=(time_s,))
     swept = sweep(poser, source, np.array([time_s]))
     if swept.radius <= 0:
@@ -264,21 +265,3 @@ def _facts(asset: Asset, poser: Poser) -> dict[str, Any]:
         "generator": asset.generator,
         "copyright": asset.copyright,
     }
-
-
-def _parse_pose(asset: Asset, pose: str) -> tuple[int | None, float]:
-    if pose == "bind":
-        return None, 0.0
-    name, _, seconds = pose.rpartition("@")
-    try:
-        time_s = float(seconds)
-    except ValueError:
-        time_s = float("nan")
-    known = {a.name: a.index for a in reversed(asset.animations)} | {str(a.index): a.index for a in asset.animations}
-    if name not in known or not np.isfinite(time_s):
-        options = ", ".join(f'{a.index} "{a.name}"' for a in asset.animations[:20]) or "none"
-        raise Rejected(
-            "no-such-pose",
-            f'--pose: found "{pose}", expected bind or ANIMATION@SECONDS with one of the animations {options}',
-        )
-    return known[name], time_s

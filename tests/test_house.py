@@ -33,10 +33,15 @@ FLOORS: dict[str, set[str]] = {
 OUTSIDE = {"tests", "benchmarks", "scripts", "notebooks"}
 NETWORKS = {"torch", "torchvision", "open_clip", "timm", "lpips", "cv2", "av"}
 TRAINING = {"torch", "diffusers", "transformers", "accelerate"}
-HEAVY = {"bpy", "bmesh", "mathutils", "ray"} | NETWORKS | TRAINING
+SCENES = {"gsplat", "embreex", "pxr"}
+HEAVY = {"bpy", "bmesh", "mathutils", "ray"} | NETWORKS | TRAINING | SCENES
 OPENED_BY = {"render/scene.py": {"bpy", "mathutils"}}
-LIGHT = {"train.config", "train.data.order", "train.data.draws", "train.data.ranges", "train.cameras"}
-"""Modules of `train` that the command line and readers without torch use."""
+LIGHT = {
+    "train.config", "train.data.order", "train.data.draws", "train.data.ranges", "train.cameras",
+    "animate.config", "animate.subject.mesh", "animate.subject.surface", "animate.subject.raycast",
+    "animate.export.glb", "animate.export.usd", "animate.export.frames", "animate.export.truth",
+}  # fmt: skip
+"""Modules of `train` and `animate` that the command line and readers without torch use."""
 """Modules that are themselves only imported in the process that needs the heavy package."""
 TEXT = {".py", ".md", ".toml", ".json", ".html", ".css", ".js", ".yml", ".yaml", ".cfg", ".txt", ".sh", "", ".run"}
 
@@ -151,8 +156,8 @@ def heavy(path: str, tree: ast.Module) -> list[str]:
     tops = ast.Module([node for node in at_top(tree) if isinstance(node, ast.Import | ast.ImportFrom)], [])
     found = [(line, name.split(".")[0]) for line, name in imported(tops)]
     opened = OPENED_BY.get(path, set()) | (NETWORKS if path.startswith("eval/extractors/") else set())
-    if path.startswith("train/") and path.removesuffix(".py").replace("/", ".") not in LIGHT:
-        opened |= TRAINING
+    if path.startswith(("train/", "animate/")) and path.removesuffix(".py").replace("/", ".") not in LIGHT:
+        opened |= TRAINING | {"torchvision"}
     return [f"{path}:{line}: {name}" for line, name in found if name in HEAVY - opened]
 
 
@@ -192,7 +197,7 @@ def test_importing_every_module_loads_nothing_heavy():
     assert imported_with("manifests,pipelines,eval,mvv") & HEAVY == set()
 
 
-def test_light_modules_of_train_load_nothing_heavy():
+def test_light_modules_load_nothing_heavy():
     """Against sys.modules of a fresh interpreter: `mvv train --help` needs no torch."""
     source = f"import sys\n{''.join(f'import {name}' + chr(10) for name in sorted(LIGHT))}"
     source += "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
