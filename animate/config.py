@@ -334,12 +334,14 @@ class AnimateConfig(_Checked):
     nerf: NerfConfig = field(default_factory=NerfConfig)
     static: StaticConfig = field(default_factory=StaticConfig)
     dynamic: DynamicConfig = field(default_factory=DynamicConfig)
+    frame_size: int = 0
+    """Height and width of the exported pictures, pixels; 0: those of each protocol."""
     checkpoint_s: float = 60.0
     """Seconds between checkpoints; a run that was killed goes on from the last one."""
     preview_s: float = 20.0
     """Seconds between previews."""
 
-    _AT_LEAST = {"checkpoint_s": 0, "preview_s": 0}  # noqa: RUF012
+    _AT_LEAST = {"frame_size": 0, "checkpoint_s": 0, "preview_s": 0}  # noqa: RUF012
 
 
 def preset(name: str, method: str = "animate3d-mesh") -> AnimateConfig:
@@ -375,18 +377,18 @@ def _small(method: Any) -> AnimateConfig:
         subject=SubjectConfig(gaussians="surface", surface_points=3000, fit_steps=100),
         deformation=DeformationConfig(space=(8, 24), time=(8, 16), learning_rate_planes=2e-2, learning_rate_heads=5e-3),
         recon=ReconstructionConfig(
-            steps=400,
+            steps=450,
             size=64,
-            curriculum_steps=0,
+            curriculum_steps=15,
             frames_per_step=4,
-            arap_weight=2.0,
+            arap_weight=0.5,
             arap_unit="edge",
             arap_neighbors=0 if method == "animate3d-mesh" else 6,
             visible_gradient=1.0,
-            blur_px=1.0,
+            blur_px=4.0,
         ),
         refine=RefinementConfig(
-            steps=0 if method == "animate3d-mesh" else 60, size=64, reconstruction_size=64, arap_weight=2.0
+            steps=0 if method == "animate3d-mesh" else 60, size=64, reconstruction_size=64, arap_weight=0.5
         ),
         nerf=NerfConfig(levels=8, log2_table=14, base=8, growth=1.4, hidden=32, samples=48),
         static=StaticConfig(steps=400, size=48),

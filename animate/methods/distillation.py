@@ -1,9 +1,9 @@
 """Stage 2 of 3to4D: motion by distillation from an image-to-video model, one viewpoint a step.
 
-The video starts at time 0, where the field is held to the object's render; its other frames lie near i / F. The model is
-told the object's render from the same viewpoint. The paper's three ablations are switches of the config: without
-image-to-video, without the viewpoint schedule, without the attention mask. Its term L_MV is not defined in the paper and
-left out. Source: 3to4D (arXiv 2412.20422), v1 for the viewpoints, v2 sections 3.2 to 3.5 for the rest.
+The video starts at time 0, where the field is held to the object's render; its other frames lie near i / F. The model
+is told the object's render from the same viewpoint. The paper's three ablations are switches of the config: without
+image-to-video, without the viewpoint schedule, without the attention mask. Its term L_MV is not defined in the paper
+and left out. Source: 3to4D (arXiv 2412.20422), v1 for the viewpoints, v2 sections 3.2 to 3.5 for the rest.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from manifests.errors import InputError
 __all__ = ["Distillation", "film_field", "object_word"]
 
 SMALL_WORDS = frozenset(
-    "a an the this that some its his her their is are was were be being on in at of to with and or by from into while"
-    " one two three small big little large old young happy sad".split()
-)
+    [
+        "a", "an", "the", "this", "that", "some", "its", "his", "her", "their", "is", "are", "was", "were",
+        "be", "being", "on", "in", "at", "of", "to", "with", "and", "or", "by", "from", "into", "while", "one",
+        "two", "three", "small", "big", "little", "large", "old", "young", "happy", "sad",
+    ]
+)  # fmt: skip
 
 
 class Distillation(Stage):

@@ -7,6 +7,7 @@ Source: Animate3D's released system and configuration; its defects are named whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from animate.fields.deformation import Deformation, Motion
 from animate.run.stage import Stage
 from animate.shot import Footage
 
-__all__ = ["Held", "Reconstruction", "Weights", "arap_term", "fit_colors", "follow_footage"]
+__all__ = ["ADAM_EPS", "Held", "Reconstruction", "Weights", "arap_term", "fit_colors", "follow_footage"]
 
 ARAP_POINTS = 512
 """Points over which the released weights of the as-rigid-as-possible energy are summed."""
@@ -62,7 +63,7 @@ class Reconstruction(Stage):
     Args:
         body: what moves.
         deformation: how it moves; learnt.
-        footage: the clip.
+        footage: the clip, or what films it once the stage begins.
         config: steps, weights, curriculum.
         name: of the stage.
     """
@@ -71,16 +72,17 @@ class Reconstruction(Stage):
         self,
         body: Body,
         deformation: Deformation,
-        footage: Footage,
+        footage: Footage | Callable[[], Footage],
         config: ReconstructionConfig,
         *,
         name: str = "reconstruction",
     ) -> None:
         self.name, self.steps, self.config = name, config.steps, config
-        self.body, self.deformation, self.footage = body, deformation, footage
+        self.body, self.deformation, self._source = body, deformation, footage
         self.modules: dict[str, nn.Module] = {"deformation": deformation}
 
     def begin(self, folder: Path) -> torch.optim.Optimizer:
+        self.footage = self._source if isinstance(self._source, Footage) else self._source()
         return torch.optim.Adam(self.deformation.parameter_groups(), eps=ADAM_EPS)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, float]:

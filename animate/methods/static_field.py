@@ -23,7 +23,7 @@ from animate.subject.raycast import Raycaster
 from animate.viewpoints import scattered
 from manifests.cameras import look_at_origin
 
-__all__ = ["MeshRenders", "StaticField", "film_mesh", "look_at", "static_losses"]
+__all__ = ["ADAM_EPS", "MeshRenders", "StaticField", "film_mesh", "look_at", "static_losses"]
 
 ADAM_EPS = 1e-15
 

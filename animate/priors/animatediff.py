@@ -24,6 +24,7 @@ class AnimateDiff(VideoPrior):
 
     pipeline_name: ClassVar[str] = "AnimateDiffPipeline"
     sees_first: ClassVar[bool] = False
+    reads_image: ClassVar[bool | None] = False
     fps = 8.0
     default_guidance = 7.5
 

@@ -70,6 +70,7 @@ class Known(Prior):
     joint_views: ClassVar[bool] = False
     reads_image: ClassVar[bool | None] = None
     first_frame_clean: ClassVar[bool] = True
+    fps_free: ClassVar[bool] = True
 
     def __init__(self, name: str, *, factor: int = 1) -> None:
         assert factor >= 1, f"factor is {factor}"

@@ -45,6 +45,8 @@ class Prior(ABC):
         joint_views: predicts all views of a shot together; else view by view, and a method may ask for one view.
         reads_image: shows the object of `Shot.first`; False is a model of text alone, None one that takes either.
         first_frame_clean: frame 0 of the latents is the clean condition and is no part of what is predicted.
+        any_camera: shows the object through every camera; else only through its own.
+        fps_free: takes any frames a second; else it has its own.
         num_frames: frames it was made for; 0 takes any number.
         size: height and width it was made for, pixels; 0 takes any.
         fps: frames a second of what it shows.
@@ -57,6 +59,8 @@ class Prior(ABC):
     joint_views: ClassVar[bool] = False
     reads_image: ClassVar[bool | None] = True
     first_frame_clean: ClassVar[bool] = True
+    any_camera: ClassVar[bool] = True
+    fps_free: ClassVar[bool] = False
     num_frames: int = 0
     size: int = 0
     fps: float = 8.0

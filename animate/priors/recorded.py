@@ -7,6 +7,7 @@ subject has to be placed and posed to be the one that was filmed: `clip_placemen
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,9 @@ class Recorded(Known):
     Raises:
         InputError: an object at rest, images that are not square, or cameras that move.
     """
+
+    any_camera: ClassVar[bool] = False
+    fps_free: ClassVar[bool] = False
 
     def __init__(self, dataset: Dataset, clip_id: str, *, name: str = "", factor: int = 1) -> None:
         super().__init__(name or f"clip:{clip_id}", factor=factor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from animate.config import SubjectConfig
 from animate.subject.mesh import RestMesh, open_mesh
@@ -12,9 +14,7 @@ from manifests.gltf import GlbWriter
 from tests.broken import CUBE, CUBE_TRIANGLES, png
 from tests.manifests.gltf_samples import everything
 
-__all__ = ["awkward_glb", "moving", "quad_obj"]
-
-TIMES_S = np.arange(5) / 8
+__all__ = ["awkward_glb", "moving", "plain_glb", "quad_obj", "webp_glb"]
 
 
 def moving(path: Path, name: str | None = None, *, frames: int = 5, up: str = "auto") -> tuple[RestMesh, list]:
@@ -34,7 +34,7 @@ def moving(path: Path, name: str | None = None, *, frames: int = 5, up: str = "a
 
 
 def awkward_glb(path: Path) -> Path:
-    """Skin, morphs, instances, mirrored nodes, several primitives, UV sets, colours, an unused vertex, a WebP."""
+    """Skin, morphs, instances, mirrored nodes, several primitives, UV sets, colours, a moved texture."""
     path.write_bytes(everything())
     return path
 
@@ -54,5 +54,19 @@ def plain_glb(path: Path) -> Path:
     """One cube with neither normals, UVs nor a material."""
     writer = GlbWriter()
     writer.add_node("n", mesh=writer.add_mesh("m", [{"positions": CUBE, "triangles": CUBE_TRIANGLES}]))
+    path.write_bytes(writer.to_bytes())
+    return path
+
+
+def webp_glb(path: Path) -> Path:
+    """A cube with a WebP texture, vertex colours and half transparency."""
+    out = io.BytesIO()
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(out, "WEBP", lossless=True)
+    writer = GlbWriter()
+    texture = writer.add_texture(writer.add_image(out.getvalue(), "image/webp"), {"wrapS": 33648, "wrapT": 33071})
+    base = {"baseColorTexture": {"index": texture}, "baseColorFactor": [0.5, 1, 1, 0.5]}
+    material = writer.add_material({"pbrMetallicRoughness": base, "alphaMode": "BLEND", "doubleSided": True})
+    cube = {"positions": CUBE, "triangles": CUBE_TRIANGLES, "uvs": CUBE[:, :2], "material": material}
+    writer.add_node("n", mesh=writer.add_mesh("m", [cube]))
     path.write_bytes(writer.to_bytes())
     return path
