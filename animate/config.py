@@ -148,6 +148,8 @@ class ReconstructionConfig(_Checked):
     """Neighbours of a point in that energy; 0: all that share an edge with it (meshes)."""
     arap_unit: Literal["sphere", "edge"] = "sphere"
     """Unit of length in that energy: the object's radius, as released, or the edges, which suits coarse meshes too."""
+    rest_relative: bool = False
+    """Compare how images differ from frame 0, so that what the Gaussians get wrong at rest does not look like motion."""
     visible_gradient: float = 0.1
     """Share of the Gaussians, drawn for each image, that its gradient reaches; 1: all."""
     blur_px: float = 0.0
@@ -289,8 +291,8 @@ class DynamicConfig(_Checked):
     """Of the distillation term."""
     sds_form: Literal["clean", "noise"] = "noise"
     """The noise residual as the paper prints it, or the distance to the predicted clean latents."""
-    static_weight: float = 1.0
-    """Of the error at time 0 against the object's render (the paper's lambda, not given there)."""
+    static_weight: float = 1000.0
+    """Of the error at time 0 against the object's render: the paper's lambda, not given there; Animate124 has 1000."""
     timestep_range: tuple[float, float] = (0.02, 0.98)
     """Noise levels drawn, as shares of the prior's schedule."""
     timestep_schedule: Literal["uniform", "decrease"] = "uniform"
@@ -384,6 +386,7 @@ def _small(method: Any) -> AnimateConfig:
             arap_weight=0.5,
             arap_unit="edge",
             arap_neighbors=0 if method == "animate3d-mesh" else 6,
+            rest_relative=True,
             visible_gradient=1.0,
             blur_px=4.0,
         ),

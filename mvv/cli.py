@@ -23,6 +23,7 @@ from manifests.errors import InputError, MvvError, refusal
 from manifests.gltf.limits import Limits
 from mvv import evaluate, weights
 from mvv import train as training
+from mvv.animate import Animate
 from mvv.presets import asked_preset, with_required
 from mvv.study import commands as study
 from pipelines.build import RunOptions
@@ -224,6 +225,7 @@ _COMMANDS: dict[str, Any] = {
     "latents": training.Latents,
     "sample": training.Sample,
     "model convert": training.model_convert,
+    "animate": Animate,
     "weights list": weights.weights_list,
     "weights fetch": weights.weights_fetch,
     "weights add": weights.weights_add,
@@ -308,6 +310,10 @@ def _overview() -> str:
             "",
             "  mvv train --preset tiny --data dataset --out training",
             "  mvv sample --model training --object assets/MODEL.glb --prompt walks --out samples",
+            "",
+            "make a model move as a video prior has it, here one that knows the answer:",
+            "",
+            "  mvv animate assets/MODEL.glb --prompt 'a bird flies' --prior oracle:assets/MODEL.glb --out animated",
             "",
             "and its score, with controls, by the metrics that need no weights:",
             "",

@@ -44,6 +44,14 @@ PACKAGES: tuple[str, ...] = (
 )  # fmt: skip
 """What `mvv build` imports; DracoPy only for assets that are compressed with it."""
 
+_ANIMATION = {
+    "torch": "for `mvv animate`, as for `mvv train` and most metrics",
+    "embreex": "for `mvv animate`: rays against the mesh",
+    "usd-core": "for `mvv animate`: USD files",
+    "gsplat": "for `mvv animate` on CUDA; elsewhere a compositor in torch renders",
+}
+"""What `mvv animate` imports."""
+
 _INSTALL = 'pip install "mvvideo[render]"'
 _GIB = 2**30
 _MARK = "MVV-DOCTOR "  # Blender prints on stdout as well; our lines begin with this
@@ -134,6 +142,7 @@ def diagnose(folder: Path = Path("."), *, blender_timeout_s: float = 120.0) -> l
         *_libraries(),
         *_blender(blender_timeout_s),
         *_formats(),
+        *_animation(),
         *_machine(folder),
     ]
 
@@ -194,12 +203,29 @@ def _python() -> list[Check]:
         )
     ]
     for package in PACKAGES:
-        try:
-            found, ok = importlib.metadata.version(package), True
-        except importlib.metadata.PackageNotFoundError:
-            found, ok = "not installed", False
+        found, ok = _installed(package)
         required = package != "DracoPy"
         checks.append(Check(group="Python", name=package, found=found, ok=ok, required=required, remedy=_INSTALL))
+    return checks
+
+
+def _installed(package: str) -> tuple[str, bool]:
+    try:
+        return importlib.metadata.version(package), True
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed", False
+
+
+def _animation() -> list[Check]:
+    checks = []
+    for package, what in _ANIMATION.items():
+        found, ok = _installed(package)
+        # Without a card there is nothing to gain from gsplat.
+        line = 'pip install "mvvideo[animate]"' if package != "gsplat" else "pip install gsplat" * _has_nvidia()
+        remedy = f"{line}    ({what})" if line else ""
+        checks.append(
+            Check(group="Animation", name=package, found=found if ok else f"{found}; {what}", ok=ok, remedy=remedy)
+        )
     return checks
 
 

@@ -8,16 +8,27 @@ from typing import Any
 
 import tyro
 
-__all__ = ["asked_preset", "with_required"]
+__all__ = ["asked_preset", "asked_value", "with_required"]
 
 
 def asked_preset(arguments: Sequence[str], otherwise: str) -> str:
     """The last value of ``--preset`` in the arguments of a command."""
+    return asked_value(arguments, "--preset", otherwise)
+
+
+def asked_value(arguments: Sequence[str], option: str, otherwise: str) -> str:
+    """The last value of an option in the arguments of a command, before they are parsed.
+
+    Args:
+        arguments: of the command.
+        option: with its dashes.
+        otherwise: where it is not given.
+    """
     name = otherwise
     for index, word in enumerate(arguments):
-        if word == "--preset" and index + 1 < len(arguments):
+        if word == option and index + 1 < len(arguments):
             name = arguments[index + 1]
-        elif word.startswith("--preset="):
+        elif word.startswith(f"{option}="):
             name = word.partition("=")[2]
     return name
 

@@ -79,7 +79,7 @@ class Deformation(nn.Module):
         turned = turned[:, None].expand(-1, len(points), -1)
         if rotation:
             turned = nn.functional.normalize(turned + self.heads["rotation"](features).transpose(0, 1), dim=-1)
-        at_rest = (frames == 0)[:, None, None]
+        at_rest = (frames == 0).to(points.device)[:, None, None]
         grown = torch.zeros_like(moved)
         if scale:
             grown = torch.where(at_rest, grown, self.heads["scale"](features).transpose(0, 1))

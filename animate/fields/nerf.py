@@ -8,6 +8,7 @@ them. Sources: 4D-fy (arXiv 2311.17984) and its released config for the field, w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -76,7 +77,7 @@ class StaticDynamicNerf(nn.Module):
         *,
         samples: int | None = None,
         generator: torch.Generator | None = None,
-        background: Tensor | None = None,
+        background: Tensor | Sequence[float] | None = None,
         normals: bool = False,
     ) -> NerfImages:
         """Images, differentiable in all weights.
@@ -112,7 +113,7 @@ class StaticDynamicNerf(nn.Module):
         stack = torch.stack(images)
         colors, alphas = stack[:, :3], stack[:, 3:4]
         if background is not None:
-            colors = colors + (1 - alphas) * background.to(stack)[:, None, None]
+            colors = colors + (1 - alphas) * torch.as_tensor(background).to(stack)[:, None, None]
         return NerfImages(colors, alphas, stack[:, 4:5], stack[:, 5:] if normals else None)
 
     def field(self, points: Tensor, time: float | None = None) -> tuple[Tensor, Tensor]:

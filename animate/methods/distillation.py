@@ -86,7 +86,7 @@ class Distillation(Stage):
         shown = self.nerf.render(
             shot.c2w.expand(frames, -1, -1),
             K.expand(frames, -1, -1),
-            config.size,
+            (config.size, config.size),
             times,
             generator=generator,
             background=self.background,
@@ -217,7 +217,7 @@ def film_field(
     for camera, lens in zip(c2w, K, strict=True):
         frames = len(times)
         shown = nerf.render(
-            camera.expand(frames, -1, -1), lens.expand(frames, -1, -1), size, times, background=background
+            camera.expand(frames, -1, -1), lens.expand(frames, -1, -1), (size, size), times, background=background
         )
         images.append(shown.images)
         masks.append(shown.alphas)

@@ -82,7 +82,8 @@ class Reconstruction(Stage):
         self.modules: dict[str, nn.Module] = {"deformation": deformation}
 
     def begin(self, folder: Path) -> torch.optim.Optimizer:
-        self.footage = self._source if isinstance(self._source, Footage) else self._source()
+        footage = self._source if isinstance(self._source, Footage) else self._source()
+        self.footage = _corrected(self.body, footage) if self.config.rest_relative else footage
         return torch.optim.Adam(self.deformation.parameter_groups(), eps=ADAM_EPS)
 
     def step(self, step: int, generator: torch.Generator) -> dict[str, float]:
@@ -196,6 +197,23 @@ def follow_footage(
     return losses
 
 
+@torch.no_grad()
+def _corrected(body: Body, footage: Footage) -> Footage:
+    """The clip with what the body shows at rest in place of its frame 0, the other frames differing from it as they did.
+
+    Otherwise whatever the Gaussians get wrong at rest, along every outline, is explained by motion that is not there.
+    """
+    gaussians, views, size = body.gaussians, len(footage.c2w), footage.images.shape[-1]
+    rest = Posed(means=gaussians.means[None], quats_wxyz=gaussians.quats_wxyz, scales=gaussians.scales)
+    still = torch.zeros(views, dtype=torch.int64)
+    shown = body.show(rest, still, footage.c2w, footage.K, size, footage.background)
+    return replace(
+        footage,
+        images=footage.images + (shown.images - footage.images[:, 0])[:, None],
+        masks=footage.masks + (shown.alphas - footage.masks[:, 0])[:, None],
+    )
+
+
 def _thinned(posed: Posed, share: float, generator: torch.Generator | None) -> Posed:
     """Only a drawn share of the Gaussians lets gradients through; the released renderer's way against overfitting."""
     if share >= 1:
@@ -232,7 +250,7 @@ def arap_term(
     count = points or len(body.points)
     if config.arap_unit == "sphere":
         return weight * energy * 4 * (ARAP_POINTS / count)
-    edges = float(known.mask.sum()) * count / len(body.points)
+    edges = max(1.0, float(known.mask.sum()) * count / len(body.points))
     return weight * energy / (edges * body.squared_edge)
 
 

@@ -102,7 +102,13 @@ class StaticField(Stage):
         target = film_mesh(self.raycaster, self.mesh, c2w, K, config.size, self.config.background)
         times = torch.rand(1, generator=generator).to(self.device)
         shown = self.nerf.render(
-            c2w, K, config.size, times, generator=generator, background=self.config.background, normals=True
+            c2w,
+            K,
+            (config.size, config.size),
+            times,
+            generator=generator,
+            background=self.config.background,
+            normals=True,
         )
         losses = static_losses(shown, target, (config.depth_weight, config.normal_weight, config.mask_weight))
         loss = torch.stack(list(losses.values())).sum()
@@ -116,7 +122,7 @@ class StaticField(Stage):
         K = intrinsics_of(torch.full((8,), self.config.dynamic.fov_y_deg), size).to(self.device)
         with torch.no_grad():
             times = torch.linspace(0, 1, 8, device=self.device)
-            shown = self.nerf.render(c2w, K, size, times, background=self.config.background).images
+            shown = self.nerf.render(c2w, K, (size, size), times, background=self.config.background).images
             target = film_mesh(self.raycaster, self.mesh, c2w, K, size, self.config.background).images
         both = torch.cat([target, shown], -1)
         return (both.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()

@@ -7,8 +7,7 @@ subject has to be placed and posed to be the one that was filmed: `clip_placemen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch

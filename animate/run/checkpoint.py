@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             told = json.loads((file.metadata() or {})["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         stage, step, seconds = told["stage"], told["step"], told["seconds"]
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{path}: found a file that is no whole checkpoint ({error}), expected one of `mvv animate`;"
             " delete it and repeat the command, which then starts anew"

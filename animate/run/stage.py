@@ -121,7 +121,7 @@ def _run(
         _load(stage.modules, resumed.weights)
         restore_optimizer(optimizer, resumed.optimizer)
         first = resumed.step
-        _trim_log(folder, stage.name, first)
+    _trim_log(folder, stage.name, first)
     saved = shown = time.monotonic()
     for step in range(first, stage.steps):
         generator = torch.Generator().manual_seed(integer(seed, stage.name, step))
@@ -135,23 +135,36 @@ def _run(
         now = time.monotonic()
         seconds[stage.name] = spent + now - began
         if now - saved >= every_s[0]:
-            save_checkpoint(folder / CHECKPOINT, _snapshot(stage, step + 1, optimizer, seconds))
+            _keep(stage, step + 1, optimizer, seconds, folder)
             saved = time.monotonic()
         if now - shown >= every_s[1] or step == first:
             show(stage)
             shown = time.monotonic()
     seconds[stage.name] = spent + time.monotonic() - began
-    save_checkpoint(folder / CHECKPOINT, _snapshot(stage, stage.steps, optimizer, seconds))
+    _keep(stage, stage.steps, optimizer, seconds, folder)
     show(stage)
 
 
 def _check(stage: Stage, step: int, losses: dict[str, float], folder: Path) -> None:
     wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     if wrong:
-        raise InputError(
-            f"stage {stage.name}, step {step + 1}: found {wrong[0]} {losses[wrong[0]]}, expected a finite number;"
-            f" lower the learning rates or weights; {folder / CHECKPOINT} is from before"
-        )
+        raise _not_finite(stage, step + 1, f"{wrong[0]} {losses[wrong[0]]}", folder)
+
+
+def _not_finite(stage: Stage, step: int, found: str, folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: found {found} in step {step} of stage {stage.name}, expected a finite number; lower the learning"
+        " rates or weights and begin anew with another --out"
+    )
+
+
+def _keep(stage: Stage, step: int, optimizer: Any, seconds: dict[str, float], folder: Path) -> None:
+    """Replaces the checkpoint, unless the weights are spoilt: a gradient can be, where the loss is not."""
+    snapshot = _snapshot(stage, step, optimizer, seconds)
+    for name, value in snapshot.weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise _not_finite(stage, step, f"NaN or infinity in {name}", folder)
+    save_checkpoint(folder / CHECKPOINT, snapshot)
 
 
 def _snapshot(stage: Stage, step: int, optimizer: Any, seconds: dict[str, float]) -> Checkpoint:

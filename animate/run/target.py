@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ def target_footage(
     path = folder / TARGET
     if path.is_file():
         return _load(path, shot.c2w.device)
-    footage = prior.film(shot, seed=seed, told=told)
+    footage = _on(shot.c2w.device, prior.film(shot, seed=seed, told=told))
     if footage.images.shape[1] != shot.num_frames:
         raise InputError(
             f"--prior {prior.name}: found a clip of {footage.images.shape[1]} frames, expected {shot.num_frames};"
@@ -49,11 +50,15 @@ def target_footage(
     return footage
 
 
+def _on(device: torch.device, footage: Footage) -> Footage:
+    return replace(footage, **{name: getattr(footage, name).to(device) for name in ("images", "masks", "c2w", "K")})
+
+
 def _load(path: Path, device: torch.device) -> Footage:
     try:
         with safe_open(path, "pt") as file:
             background = tuple(json.loads((file.metadata() or {})["background"]))
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return Footage(background=background, **tensors)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return _on(device, Footage(background=background, **tensors))
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{path}: found a damaged file ({error}), expected the clip; delete it and repeat") from error

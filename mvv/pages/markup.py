@@ -19,7 +19,7 @@ from manifests.text import well_formed
 __all__ = ["Html", "element", "escape", "fill", "join", "script_json", "template"]
 
 
-_VOID = {"br", "hr", "img", "input"}
+_VOID = {"br", "hr", "img", "input", "meta"}
 
 
 class Html(str):
@@ -41,7 +41,7 @@ def join(parts: Iterable[Any], separator: str = "") -> Html:
 def element(tag: str, /, *children: Any, **attributes: Any) -> Html:
     """One element; an attribute that is None is left out, ``class_`` gives ``class``, ``data_x`` gives ``data-x``.
 
-    ``img``, ``input``, ``br`` and ``hr`` have no children and no end tag.
+    ``img``, ``input``, ``meta``, ``br`` and ``hr`` have no children and no end tag.
     """
     pairs = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
     inside = "".join(f' {name}="{escape(value)}"' for name, value in pairs)
