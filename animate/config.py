@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from manifests.errors import InputError
 
@@ -42,22 +42,46 @@ def _check(good: bool, name: str, found: Any, expected: str) -> None:
         raise InputError(f"--{name.replace('_', '-')}: found {found}, expected {expected}")
 
 
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is what its field's type says; whole numbers count as fractions, truth values not as numbers."""
+    inside = get_args(hint)
+    if get_origin(hint) is tuple:
+        kinds = inside[:1] * len(value) if isinstance(value, tuple) and Ellipsis in inside else inside
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
+    if inside:
+        return value in inside
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _told(hint: Any) -> str:
+    """A field's type, for people."""
+    inside = get_args(hint)
+    if get_origin(hint) is tuple:
+        return "whole numbers" if Ellipsis in inside else f"{len(inside)} numbers"
+    if inside:
+        return f"one of {', '.join(inside)}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "words"}.get(hint, hint.__name__)
+
+
 class _Checked:
-    """Holds every number to being one, every choice to its list, and what `_AT_LEAST` says."""
+    """Holds every field to its type, numbers to being finite, ranges to rise, and what `_AT_LEAST` says."""
 
     _AT_LEAST: dict[str, float] = {}  # noqa: RUF012 (a table of the class, no field)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, choices = getattr(self, entry.name), get_args(hints[entry.name])
-            if choices and all(isinstance(choice, str) for choice in choices):
-                _check(value in choices, entry.name, value, f"one of {', '.join(choices)}")
+            value, hint = getattr(self, entry.name), hints[entry.name]
+            _check(_is(value, hint), entry.name, value, _told(hint))
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float):
                     _check(math.isfinite(number), entry.name, number, "a finite number")
-            if entry.name in self._AT_LEAST:
-                least = self._AT_LEAST[entry.name]
+            if "_range" in entry.name:
+                _check(value[0] <= value[1], entry.name, value, "two rising numbers")
+            least = self._AT_LEAST.get(entry.name, 0 if entry.name.startswith("learning_rate") else -math.inf)
+            if least > -math.inf:
                 _check(value >= least, entry.name, value, f"at least {least:g}")
 
 
@@ -149,7 +173,7 @@ class ReconstructionConfig(_Checked):
     arap_unit: Literal["sphere", "edge"] = "sphere"
     """Unit of length in that energy: the object's radius, as released, or the edges, which suits coarse meshes too."""
     rest_relative: bool = False
-    """Compare how images differ from frame 0, so that what the Gaussians get wrong at rest does not look like motion."""
+    """Compare how images differ from frame 0: what the Gaussians get wrong at rest then does not look like motion."""
     visible_gradient: float = 0.1
     """Share of the Gaussians, drawn for each image, that its gradient reaches; 1: all."""
     blur_px: float = 0.0
@@ -164,6 +188,10 @@ class ReconstructionConfig(_Checked):
         "curriculum_steps": 0, "frames_per_step": 0, "rgb_weight": 0, "mask_weight": 0, "arap_weight": 0,
         "arap_points": 0, "arap_neighbors": 0, "blur_px": 0, "fit_colors": 0, "chunk": 1, "visible_gradient": 0.001,
     }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.visible_gradient <= 1, "visible_gradient", self.visible_gradient, "at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +268,10 @@ class NerfConfig(_Checked):
     learning_rate_heads: float = 1e-3
     """Of the layers behind the grids."""
 
-    _AT_LEAST = {"levels": 1, "features": 1, "log2_table": 4, "base": 2, "growth": 1, "hidden": 1, "samples": 2}  # noqa: RUF012
+    _AT_LEAST = {  # noqa: RUF012
+        "levels": 1, "features": 1, "log2_table": 4, "base": 2, "growth": 1, "hidden": 1, "samples": 2,
+        "rays_chunk": 1,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +374,11 @@ class AnimateConfig(_Checked):
     preview_s: float = 20.0
     """Seconds between previews."""
 
-    _AT_LEAST = {"frame_size": 0, "checkpoint_s": 0, "preview_s": 0}  # noqa: RUF012
+    _AT_LEAST = {"seed": 0, "frame_size": 0, "checkpoint_s": 0, "preview_s": 0}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(all(0 <= value <= 1 for value in self.background), "background", self.background, "0 to 1 each")
 
 
 def preset(name: str, method: str = "animate3d-mesh") -> AnimateConfig:
@@ -394,8 +429,8 @@ def _small(method: Any) -> AnimateConfig:
             steps=0 if method == "animate3d-mesh" else 60, size=64, reconstruction_size=64, arap_weight=0.5
         ),
         nerf=NerfConfig(levels=8, log2_table=14, base=8, growth=1.4, hidden=32, samples=48),
-        static=StaticConfig(steps=400, size=48),
-        dynamic=DynamicConfig(steps=600, frames=8, size=32),
+        static=StaticConfig(steps=300, size=48),
+        dynamic=DynamicConfig(steps=300, frames=8, size=32),
     )
 
 

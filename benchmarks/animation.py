@@ -201,6 +201,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     subject = open_mesh(path, pose=record["pose"], config=config.subject)
     truth_mesh = open_truth(path, job["animation"], config=config.subject, center=subject.center, scale=subject.scale)
     times_s = np.asarray(record["times_s"])
+    # Frames past the end of a short animation repeat its last pose; they would dilute the figures.
+    times_s = times_s[: max(3, int(np.sum(truth_mesh.time_s + times_s <= ends(truth_mesh) + 1e-6)))]
     truth = truth_mesh.posed(truth_mesh.animation, np.minimum(truth_mesh.time_s + times_s, ends(truth_mesh)))
     # The exported file is read back, so that what is measured is what a user gets.
     made = Poser(read(out / "animated.glb"))
@@ -212,6 +214,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "vertices": len(subject.vertices),
         "points": len(subject.points),
+        "frames": len(times_s),
         "motion": "slow" if speed < SLOW else "medium" if speed < FAST else "fast",
         "p95_step": round(speed, 4),
         **{name: round(error[name], 5) for name in ("mean", "p95", "static")},

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,6 +30,7 @@ _AUTO = "auto"
 _PAGE_EVERY_S = 5.0
 _LINE_EVERY_S = 30.0
 _PLAYED_FPS = 8.0
+_SEEN_PX = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +149,16 @@ class _Screen:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: Any, error: Any, _: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone
             self._bars.stop()
-        if kind is not None and self._claimed:
-            reason = (
-                str(error)
-                if isinstance(error, MvvError)
-                else "It was interrupted." * issubclass(kind, KeyboardInterrupt)
-            )
-            self._page(stopped=f"{reason or 'It ended with an error.'} The same command with --resume goes on.")
+        if kind is None or not self._claimed:
+            return
+        if issubclass(kind, KeyboardInterrupt):
+            reason = "It was interrupted; the same command with --resume goes on."
+        else:
+            reason = str(error) if isinstance(error, MvvError) else "It ended with an error; see the terminal."
+        self._page(stopped=reason)
 
     def note(self, text: str) -> None:
         """A line above the bars."""
@@ -185,8 +186,11 @@ class _Screen:
         """Shows these frames on the page from now on."""
         pixels = frames.numpy()[None]
         beside = pixels.shape[3] == 2 * pixels.shape[2]
+        # Small images in whole multiples: the encoder would smear their pixels.
+        times = max(1, _SEEN_PX // pixels.shape[2])
+        pixels = pixels.repeat(times, 2).repeat(times, 3)
         shown = f"{stage}, step {self._state.done:,}: {'target left, this run right' if beside else 'this run'}"
-        with self._unless_disk_refuses():
+        with contextlib.suppress(OSError):  # as for the page
             write_bytes(self._out / PICTURE, playing(pixels, _PLAYED_FPS))
             self._state = replace(self._state, shown=shown)
         self._page()
@@ -209,11 +213,6 @@ class _Screen:
 
     def _page(self, **changed: Any) -> None:
         self._written = time.monotonic()
-        with self._unless_disk_refuses():
-            write_preview(self._out, replace(self._state, **changed))
-
-    @contextlib.contextmanager
-    def _unless_disk_refuses(self) -> Iterator[None]:
         # A page that cannot be written is no reason to lose the run: what counts is written and checked elsewhere.
         with contextlib.suppress(OSError):
-            yield
+            write_preview(self._out, replace(self._state, **changed))

@@ -182,6 +182,15 @@ class Distillation(Stage):
                 " the attention mask; name it in the prompt or with --dynamic.word, or give --no-dynamic.masked"
             )
         prior.check(prompt=self.prompt, views=1, frames=config.frames, size=self.film_size)
+        if config.masked and self.steps:
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Asks for one attention map: a prior that has none, or not for this word, says so before any work is done."""
+        shot = self._shot(0, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            latents = self.prior.encode(shot.first[:, None].expand(-1, shot.num_frames, -1, -1, -1))
+            self._weight(latents, torch.zeros_like(latents), len(self.prior.alphas_cumprod) // 2, shot)
 
     def preview(self) -> Tensor:
         c2w = look_at(self.mesh.front_azimuth_deg + 30, self.config).to(self.device)
@@ -238,7 +247,7 @@ def object_word(prompt: str) -> str:
         InputError: there is none.
     """
     for word in _words(prompt):
-        if word not in SMALL_WORDS:
+        if word not in SMALL_WORDS and any(letter.isalpha() for letter in word):
             return word
     raise InputError(
         f'--prompt: found "{prompt}", expected one that names the object; say what moves, or give --no-dynamic.masked'

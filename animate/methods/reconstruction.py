@@ -199,7 +199,7 @@ def follow_footage(
 
 @torch.no_grad()
 def _corrected(body: Body, footage: Footage) -> Footage:
-    """The clip with what the body shows at rest in place of its frame 0, the other frames differing from it as they did.
+    """The clip with what the body shows at rest as its frame 0, the other frames differing from it as they did.
 
     Otherwise whatever the Gaussians get wrong at rest, along every outline, is explained by motion that is not there.
     """

@@ -94,7 +94,8 @@ def open_prior(
         assert center is not None, "an oracle is told how the subject was normalised"
         assert scale is not None, "an oracle is told how the subject was normalised"
         truth = open_truth(*_file_and_animation(text), config=config, center=center, scale=scale, box=box)
-        return Oracle(raycast_truth(truth), name=text, err_on_background=err_on_background)
+        render = raycast_truth(truth)
+        return Oracle(render, name=text, err_on_background=err_on_background, keeps_look=True)
     return _network(text, device)
 
 

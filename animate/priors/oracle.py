@@ -51,13 +51,21 @@ class Oracle(Known):
         factor: pixels a latent position, in each direction.
         err_on_background: how far its predictions are wrong where the object neither is nor was at rest, in units of
             latents from -1 to 1; a fixed pattern that drifts with the frames. The film and frame 0 have none of it.
+        keeps_look: as an image-to-video model does, it goes on from the picture that it is given: what that one shows
+            otherwise than the truth's own frame 0, because it was drawn otherwise, stays so.
     """
 
     def __init__(
-        self, render: Render, *, name: str = "oracle", factor: int = 1, err_on_background: float = 0.0
+        self,
+        render: Render,
+        *,
+        name: str = "oracle",
+        factor: int = 1,
+        err_on_background: float = 0.0,
+        keeps_look: bool = False,
     ) -> None:
         super().__init__(name, factor=factor)
-        self.render, self.err_on_background = render, err_on_background
+        self.render, self.err_on_background, self.keeps_look = render, err_on_background, keeps_look
 
     def _filmed(self, shot: Shot) -> Footage:
         images, masks = self.render(shot.times_s, shot.c2w, shot.K, shot.size)
@@ -75,6 +83,8 @@ class Oracle(Known):
 
     def _clean(self, shot: Shot) -> Tensor:
         clean = super()._clean(shot)
+        if self.keeps_look:
+            clean = clean + (self.encode(shot.first[:, None]).to(clean) - clean[:, :1])
         if not self.err_on_background:
             return clean
         masks = self._truth(shot).masks

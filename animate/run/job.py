@@ -27,7 +27,8 @@ from animate.priors.prior import Prior
 from animate.run.opened import Opened, memory_gib, open_subject
 from animate.run.outputs import write_outputs
 from animate.run.plan import Plan, make_plan
-from animate.run.stage import LOG, Stage, run_stages
+from animate.run.stage import BEFORE, CHECKPOINT, LOG, Stage, run_stages
+from animate.run.target import TARGET
 from manifests.errors import InputError
 from manifests.publish import sha256_file, write_bytes
 
@@ -144,17 +145,19 @@ def animate(
 def _settle(out: Path, settings: dict[str, Any], resume: bool) -> bool:
     """Claims the folder, or finds that the run in it is this one; True where it is finished."""
     path = out / SETTINGS
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"--out {out}: found a folder with other things in it, expected an empty or new one")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: found a file, expected a folder or a new name; use another --out")
+    found = _settings(path)
+    if found is None and out.is_dir() and any(out.iterdir()):
+        raise InputError(
+            f"--out {out}: found a folder with other things in it, expected an empty or new one; use another --out"
+        )
+    # What was refused before it had anything to show left only its settings, and the next command may be another.
+    if found is None or not _begun(out):
         write_bytes(path, (json.dumps(settings, indent=1) + "\n").encode())
         return False
     if not resume:
         raise InputError(f"--out {out}: found a run, expected a new folder; give --resume to go on, or another --out")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: found {error}, expected JSON; use another --out") from error
     changed = [name for name in settings if name != "config" and found.get(name) != settings[name]]
     changed += _changed(found.get("config", {}), settings["config"], "")
     if changed:
@@ -163,6 +166,24 @@ def _settle(out: Path, settings: dict[str, Any], resume: bool) -> bool:
             " repeat its command, or use another --out"
         )
     return (out / RECORD).is_file()
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """Those of the run in a folder; None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: found {error}, expected JSON; use another --out") from error
+    if not isinstance(found, dict) or "model_sha256" not in found:
+        raise InputError(f"{path}: found something else than the settings of a run; use another --out")
+    return found
+
+
+def _begun(out: Path) -> bool:
+    made = (out / name for name in (RECORD, TARGET, CHECKPOINT))
+    return any(path.is_file() for path in made) or any(out.glob(f"{BEFORE}*"))
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
@@ -181,7 +202,14 @@ def _agree(prior: Prior, config: AnimateConfig) -> None:
     """A prior that knows a motion has its frames a second; one that was trained keeps its own."""
     if prior.fps_free:
         prior.fps = config.recon.fps
-    if config.method != "threetofour" and config.refine.steps and not prior.any_camera:
+    if prior.any_camera:
+        return
+    if config.method == "threetofour":
+        raise InputError(
+            f"--prior {prior.name}: found a prior with cameras of its own, expected one for any camera with --method"
+            " threetofour; take --method animate3d-mesh, which follows such a clip"
+        )
+    if config.refine.steps:
         raise InputError(
             f"--prior {prior.name}: found a prior with cameras of its own, expected one for any camera in the"
             " refinement; give --refine.steps 0"
@@ -197,7 +225,7 @@ def _estimate(opened: Opened, config: AnimateConfig, watcher: Watcher) -> None:
     if there and need > there:
         raise InputError(
             f"{opened.model.name}: found {points} points, which need about {need:.0f} GiB, expected at most"
-            f" {there:.0f} GiB of memory; lower --recon.frames-per-step or --recon.chunk, or simplify the model"
+            f" {there:.0f} GiB of memory; give a small --recon.frames-per-step or --recon.chunk, or simplify the model"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ def open_subject(model: Path, prior: str, pose: str, config: AnimateConfig) -> O
     placement = placement_of(prior)
     given = None if placement is None or placement.center is None else (placement.center, placement.scale)
     settings = config.subject
+    if placement is not None and placement.front_azimuth_deg is not None:
+        settings = replace(settings, front_azimuth_deg=placement.front_azimuth_deg)
     if model.suffix.lower() == ".ply":
         if pose:
             raise InputError(

@@ -21,7 +21,7 @@ from animate.methods.static_field import look_at
 from animate.run.opened import Opened
 from animate.run.plan import Plan
 from animate.subject.mesh import RestMesh
-from animate.subject.placement import Placement
+from animate.subject.placement import Z_UP_FROM, Placement
 from animate.subject.ply import RestGaussians
 from animate.subject.raycast import Raycaster
 from manifests.publish import write_bytes
@@ -137,7 +137,10 @@ def _straight(premultiplied: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _gaussians(folder: Path, opened: Opened, plan: Plan) -> str:
     posed = plan.posed()
     subject = opened.subject
-    placement = subject.placement if isinstance(subject, RestGaussians) else Placement(subject.center, subject.scale)
+    if isinstance(subject, RestGaussians):
+        placement = subject.placement
+    else:
+        placement = Placement(center=subject.center, scale=subject.scale, rotation=Z_UP_FROM[subject.up])
     moved = {"quats_wxyz": posed.quats_wxyz, "scales": posed.scales} if plan.body.turns else {}
     write_sequence(folder, plan.body.gaussians, posed.means, placement, **moved)
     return f"{folder.name}/"

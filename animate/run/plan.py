@@ -87,6 +87,8 @@ def make_plan(
         return _threetofour(opened, prior, prompt, config, device, generator)
     recon = config.recon
     prior.check(prompt=prompt, views=recon.views, frames=recon.frames, size=recon.size)
+    if config.refine.steps:
+        prior.check(prompt=prompt, views=config.refine.views, frames=recon.frames, size=config.refine.size)
     body = opened.body(config, device)
     shot = _shot(opened, body, prior, prompt, config, device)
     footage = target_footage(prior, shot, folder, seed=config.seed, told=told)
@@ -108,7 +110,9 @@ def _shot(opened: Opened, body: Body, prior: Prior, prompt: str, config: Animate
     still = torch.zeros(len(c2w), dtype=torch.int64)
     with torch.no_grad():
         first = body.show(rest, still, c2w, K, recon.size, background).images
-    times_s = torch.arange(recon.frames, dtype=torch.float64) / recon.fps
+    # A model shows its own frames a second; a recorded clip tells with its film which of its frames it took.
+    fps = recon.fps if prior.fps_free or not prior.any_camera else prior.fps
+    times_s = torch.arange(recon.frames, dtype=torch.float64) / fps
     return Shot(
         prompt=prompt,
         c2w=c2w,

@@ -22,8 +22,10 @@ from manifests.errors import InputError
 from manifests.publish import write_bytes
 from manifests.seeds import integer
 
-__all__ = ["CHECKPOINT", "LOG", "Stage", "run_stages"]
+__all__ = ["BEFORE", "CHECKPOINT", "LOG", "Stage", "run_stages"]
 
+BEFORE = "before-"
+"""How the file begins that holds the weights from before a stage."""
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 LOG_EVERY = 10
@@ -109,7 +111,7 @@ def _run(
     told: Callable[[str, int, int, dict[str, float]], None],
     show: Callable[[Stage], None],
 ) -> None:
-    begun = folder / f"before-{stage.name}.safetensors"
+    begun = folder / f"{BEFORE}{stage.name}.safetensors"
     if resumed is not None:
         _load(stage.modules, load_checkpoint(begun).weights)
     else:

@@ -7,12 +7,14 @@ Reads what the run writes (settings, log, record) and changes none of it. Opened
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from manifests.publish import write_bytes
 from mvv.pages.blocks import POLICY, facts_list, section
@@ -66,9 +68,7 @@ def write_preview(folder: Path, state: State) -> Path:
     Raises:
         OSError: the disk refuses.
     """
-    if not (folder / "assets" / "style.css").is_file():
-        (folder / "assets").mkdir(exist_ok=True)
-        write_assets(folder / "assets", "mvv.preview", ())
+    _style(folder / "assets")
     record = _read(folder / _RECORD)
     settings = record or _read(folder / _SETTINGS)
     head = element(
@@ -95,6 +95,12 @@ def write_preview(folder: Path, state: State) -> Path:
     )
     write_bytes(folder / PAGE, text.encode("utf-8"))
     return folder / PAGE
+
+
+@functools.cache  # once a process: a page that is being read must not find half a style sheet
+def _style(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    write_assets(folder, "mvv.preview", ())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -131,20 +137,31 @@ def _result(folder: Path, record: dict[str, Any]) -> Html:
     orbit = element("figure", _video(folder, videos / "orbit.mp4", autoplay=""), class_="orbit")
     parts = [element("div", orbit, element("div", *side), class_="first")]
     if (videos / "field.mp4").is_file():
-        said = "The field itself from four sides, before the mesh followed it"
-        figure = element("figure", _video(folder, videos / "field.mp4"), element("figcaption", said), class_="field")
-        parts.append(section("The field", figure))
+        said = element("figcaption", "The field itself from four sides, before the mesh followed it")
+        parts.append(section("The field", element("figure", _video(folder, videos / "field.mp4"), said)))
     for name, title in _SETS.items():
-        views = sorted((videos / name).glob("*.mp4"))
-        if views:
-            shown = [element("figure", _video(folder, path), element("figcaption", _view(path.stem))) for path in views]
-            parts.append(section(title, element("div", *shown, class_="views")))
+        shown = [_small(folder, path) for path in sorted((videos / name).glob("*.mp4"))]
+        if shown:
+            note = element("p", "Frame 0 of each view; it opens the video.", class_="lede")
+            parts.append(section(title, note, element("div", *shown, class_="views")))
     return join(parts)
 
 
 def _video(folder: Path, path: Path, **more: str) -> Html:
-    source = path.relative_to(folder).as_posix()
+    source = _address(folder, path)
     return element("video", src=source, controls="", loop="", muted="", playsinline="", preload="metadata", **more)
+
+
+def _small(folder: Path, path: Path) -> Html:
+    """Frame 0 as a link to the video: so many players would be slow, and their controls cover most of a small one."""
+    still = next((folder / "frames" / path.parent.name).glob(f"*/{path.stem}/000.png"), None)
+    seen = element("img", src=_address(folder, still), alt="", loading="lazy") if still else "play"
+    link = element("a", seen, href=_address(folder, path), title="play")
+    return element("figure", link, element("figcaption", _view(path.stem)))
+
+
+def _address(folder: Path, path: Path) -> str:
+    return quote(path.relative_to(folder).as_posix())
 
 
 def _view(name: str) -> str:
