@@ -69,20 +69,22 @@ class _Checked:
     """Holds every field to its type, numbers to being finite, ranges to rise, and what `_AT_LEAST` says."""
 
     _AT_LEAST: dict[str, float] = {}  # noqa: RUF012 (a table of the class, no field)
+    _UNDER = ""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            name = self._UNDER + entry.name
             value, hint = getattr(self, entry.name), hints[entry.name]
-            _check(_is(value, hint), entry.name, value, _told(hint))
+            _check(_is(value, hint), name, value, _told(hint))
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float):
-                    _check(math.isfinite(number), entry.name, number, "a finite number")
+                    _check(math.isfinite(number), name, number, "a finite number")
             if "_range" in entry.name:
-                _check(value[0] <= value[1], entry.name, value, "two rising numbers")
+                _check(value[0] <= value[1], name, value, "two rising numbers")
             least = self._AT_LEAST.get(entry.name, 0 if entry.name.startswith("learning_rate") else -math.inf)
             if least > -math.inf:
-                _check(value >= least, entry.name, value, f"at least {least:g}")
+                _check(value >= least, name, value, f"at least {least:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class SubjectConfig(_Checked):
     max_vertices: int = 200_000
     """A larger model is refused with an estimate of the memory that it would need."""
 
+    _UNDER = "subject."
     _AT_LEAST = {"radius": 0.05, "surface_points": 16, "fit_steps": 0, "max_vertices": 3}  # noqa: RUF012
 
 
@@ -128,12 +131,18 @@ class DeformationConfig(_Checked):
     learning_rate_rigid: float = 1e-3
     """Of Adam, for the rigid motion."""
 
+    _UNDER = "deformation."
     _AT_LEAST = {"channels": 1, "hidden": 1}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         super().__post_init__()
         good = len(self.space) == len(self.time) >= 1 and min(*self.space, *self.time) >= 2
-        _check(good, "space", (self.space, self.time), "as many scales in --space as in --time, each at least 2")
+        _check(
+            good,
+            "deformation.space",
+            (self.space, self.time),
+            "as many scales in --space as in --time, each at least 2",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +192,7 @@ class ReconstructionConfig(_Checked):
     chunk: int = 16
     """Images rendered at a time; decides memory, not the result."""
 
+    _UNDER = "recon."
     _AT_LEAST = {  # noqa: RUF012
         "steps": 0, "views": 1, "frames": 2, "fps": 0.01, "size": 8, "distance": 0.6, "fov_y_deg": 1,
         "curriculum_steps": 0, "frames_per_step": 0, "rgb_weight": 0, "mask_weight": 0, "arap_weight": 0,
@@ -231,12 +241,13 @@ class RefinementConfig(_Checked):
     deform_scale: bool = True
     """The sizes of Gaussians may change (Gaussian scenes only)."""
 
+    _UNDER = "refine."
     _AT_LEAST = {"steps": 0, "views": 1, "size": 8, "sds_weight": 0, "reconstruction_size": 8}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.timestep_range
-        _check(0 <= low <= high <= 1, "timestep_range", self.timestep_range, "two shares from 0 to 1, rising")
+        _check(0 <= low <= high <= 1, "refine.timestep_range", self.timestep_range, "two shares from 0 to 1, rising")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +279,7 @@ class NerfConfig(_Checked):
     learning_rate_heads: float = 1e-3
     """Of the layers behind the grids."""
 
+    _UNDER = "nerf."
     _AT_LEAST = {  # noqa: RUF012
         "levels": 1, "features": 1, "log2_table": 4, "base": 2, "growth": 1, "hidden": 1, "samples": 2,
         "rays_chunk": 1,
@@ -291,6 +303,7 @@ class StaticConfig(_Checked):
     elevation_range_deg: tuple[float, float] = (-45.0, 45.0)
     """Of the drawn cameras."""
 
+    _UNDER = "static."
     _AT_LEAST = {"steps": 1, "size": 8, "depth_weight": 0, "normal_weight": 0, "mask_weight": 0}  # noqa: RUF012
 
 
@@ -339,13 +352,14 @@ class DynamicConfig(_Checked):
     fov_y_deg: float = 40.0
     """Of the cameras."""
 
+    _UNDER = "dynamic."
     _AT_LEAST = {"steps": 0, "frames": 2, "size": 8, "sds_weight": 0, "static_weight": 0, "distance": 0.6}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.timestep_range
-        _check(0 <= low <= high <= 1, "timestep_range", self.timestep_range, "two shares from 0 to 1, rising")
-        _check(0 <= self.time_jitter <= 1, "time_jitter", self.time_jitter, "0 to 1")
+        _check(0 <= low <= high <= 1, "dynamic.timestep_range", self.timestep_range, "two shares from 0 to 1, rising")
+        _check(0 <= self.time_jitter <= 1, "dynamic.time_jitter", self.time_jitter, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

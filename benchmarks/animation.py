@@ -115,6 +115,8 @@ def plans(what: str) -> list[dict[str, Any]]:
     """Runs: name, asset, method, fields of the config, error of the oracle on the background."""
 
     def job(name: str, asset: str, method: str, error: float = 0.0, **fields: str) -> dict[str, Any]:
+        if method == "threetofour":
+            fields["recon.steps"] = "225"  # eight frames need half the steps of sixteen
         return {"name": name, "asset": asset, "method": method, "error": error, "fields": fields}
 
     if what == "mesh":

@@ -173,13 +173,13 @@ class Distillation(Stage):
         if prior.reads_image is not None and prior.reads_image != config.image_to_video:
             raise InputError(
                 f"--prior {prior.name}: found a model of {'images' if prior.reads_image else 'text alone'} with"
-                f" image_to_video {config.image_to_video}, expected them to agree; change --dynamic.image-to-video or"
-                " take another prior"
+                f" image_to_video {config.image_to_video}, expected them to agree; change"
+                " --dynamic.image-to-video, or take another prior"
             )
         if config.masked and self.word.lower() not in _words(self.prompt):
             raise InputError(
                 f'--prompt: found "{self.prompt}" without the word "{self.word}", expected the object\'s word in it for'
-                " the attention mask; name it in the prompt or with --dynamic.word, or give --no-dynamic.masked"
+                " the attention mask; name it in the prompt or with --dynamic.word, or give --dynamic.no-masked"
             )
         prior.check(prompt=self.prompt, views=1, frames=config.frames, size=self.film_size)
         if config.masked and self.steps:
@@ -250,7 +250,7 @@ def object_word(prompt: str) -> str:
         if word not in SMALL_WORDS and any(letter.isalpha() for letter in word):
             return word
     raise InputError(
-        f'--prompt: found "{prompt}", expected one that names the object; say what moves, or give --no-dynamic.masked'
+        f'--prompt: found "{prompt}", expected one that names the object; say what moves, or give --dynamic.no-masked'
     )
 
 

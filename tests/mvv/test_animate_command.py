@@ -270,7 +270,7 @@ def test_running_page_reloads_itself(finished, tmp_path, browser):
     (run / "animate.json").unlink()
     browser.open(write_preview(run, State(model="cube.glb", doing="one", done=1, total=9)))
     write_preview(run, State(model="cube.glb", doing="two", done=2, total=9))
-    browser.wait("document.body.innerText.includes('2 of 9 steps')", timeout_s=15)
+    browser.wait("(document.body?.innerText ?? '').includes('2 of 9 steps')", timeout_s=15)
 
 
 def test_loss_curve_shows_the_log(tmp_path):
