@@ -121,7 +121,7 @@ class Prior(ABC):
             if wanted and found != wanted:
                 raise InputError(
                     f"--prior {self.name}: found {name} {found}, expected {wanted}, which it was made for;"
-                    f" set it in the config"
+                    f" give --recon.{name} {wanted} (threetofour: --dynamic.{name}; refinement: --refine.{name})"
                 )
 
     def alpha(self, timestep: int) -> Tensor:

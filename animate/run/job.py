@@ -177,7 +177,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise InputError(f"{path}: found {error}, expected JSON; use another --out") from error
     if not isinstance(found, dict) or "model_sha256" not in found:
-        raise InputError(f"{path}: found something else than the settings of a run; use another --out")
+        raise InputError(f"{path}: found other things, expected the settings of a run; use another --out")
     return found
 
 
