@@ -428,7 +428,7 @@ def _small(method: Any) -> AnimateConfig:
         subject=SubjectConfig(gaussians="surface", surface_points=3000, fit_steps=100),
         deformation=DeformationConfig(space=(8, 24), time=(8, 16), learning_rate_planes=2e-2, learning_rate_heads=5e-3),
         recon=ReconstructionConfig(
-            steps=450,
+            steps=225 if method == "threetofour" else 450,  # which has half the frames
             size=64,
             curriculum_steps=15,
             frames_per_step=4,

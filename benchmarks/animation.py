@@ -115,8 +115,6 @@ def plans(what: str) -> list[dict[str, Any]]:
     """Runs: name, asset, method, fields of the config, error of the oracle on the background."""
 
     def job(name: str, asset: str, method: str, error: float = 0.0, **fields: str) -> dict[str, Any]:
-        if method == "threetofour":
-            fields["recon.steps"] = "225"  # eight frames need half the steps of sixteen
         return {"name": name, "asset": asset, "method": method, "error": error, "fields": fields}
 
     if what == "mesh":
@@ -229,7 +227,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def field_pictures(out: Path, config: Any, subject: Any, truth: np.ndarray) -> dict[str, float]:
-    """The field itself through the unseen views at its own size, against the truth; `psnr_rest`: the rest, held still."""
+    """The field itself through the unseen views at its own size, against the truth; beside it the rest, held still."""
     import torch
 
     from animate.fields.nerf import StaticDynamicNerf
