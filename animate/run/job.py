@@ -6,13 +6,14 @@ and ``animate.json`` at the end, which is written last: where it is, the run is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from animate.config import AnimateConfig, to_dict
+from animate.priors.known import Known
 from animate.priors.open import open_prior
 from animate.priors.prior import Prior
 from animate.run.opened import Opened, memory_gib, open_subject
@@ -125,15 +127,16 @@ def animate(
     _estimate(opened, config, watcher)
     plan = make_plan(opened, known, prompt, config, out, device, watcher.filming)
     seconds = {"preparation": time.monotonic() - began}
-    seconds |= run_stages(
-        plan.stages,
-        out,
-        seed=config.seed,
-        checkpoint_s=config.checkpoint_s,
-        preview_s=config.preview_s,
-        told=watcher.stage,
-        show=_shower(watcher),
-    )
+    with _threads(1 if _small_steps(device, known, config) else torch.get_num_threads()):
+        seconds |= run_stages(
+            plan.stages,
+            out,
+            seed=config.seed,
+            checkpoint_s=config.checkpoint_s,
+            preview_s=config.preview_s,
+            told=watcher.stage,
+            show=_shower(watcher),
+        )
     began = time.monotonic()
     facts = write_outputs(out, opened, plan, config, watcher.say)
     seconds["export"] = time.monotonic() - began
@@ -247,6 +250,25 @@ def _device(text: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: found {text} ({reason}), expected one that is there; see `mvv doctor`") from error
+
+
+def _small_steps(device: torch.device, prior: Prior, config: AnimateConfig) -> bool:
+    """Whether steps are many small operations: on a CPU, splats alone and no network to ask.
+
+    Waiting for each other costs threads more than they share there: measured with 3000 Gaussians at 64 px on two cores,
+    one thread is 2.3 times as fast as two.
+    """
+    return device.type == "cpu" and config.method != "threetofour" and isinstance(prior, Known)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _shower(watcher: Watcher) -> Callable[[Stage], None]:
