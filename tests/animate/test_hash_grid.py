@@ -117,6 +117,7 @@ def test_released_sizes_are_those_of_the_paper():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_features_and_gradients_on_the_accelerator_are_those_of_the_cpu():
     """The CPU's sparse products, at the same points."""
     made, points = grid(3).float(), places(2000, 3).float()
